@@ -1,0 +1,3 @@
+"""Shepherd: text in, trusted tracks out."""
+
+__version__ = "0.1.0"

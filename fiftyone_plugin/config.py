@@ -1,0 +1,176 @@
+"""Settings: one small frozen group per stage, with units and ranges, checked where they are made.
+
+Knows nothing of models or files. `TrackingOptions` bundles the groups; presets name the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from fiftyone_plugin.errors import BackendError, OptionError
+
+__all__ = [
+    "PRESETS",
+    "AssociationOptions",
+    "DetectionOptions",
+    "EvidenceOptions",
+    "IdentityOptions",
+    "ModelChoice",
+    "TrackingOptions",
+    "preset",
+]
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise OptionError(f"{name} = {value}: must lie in [{low}, {high}]")
+
+
+def _check_at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise OptionError(f"{name} = {value}: must be {low} or more")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which backends a run uses, each as ``NAME`` or ``NAME:VARIANT`` (see `registry`)."""
+
+    detector: str = "grounding-dino:bundled"
+    propagator: str = "sam2:bundled"
+    embedder: str = "colour"
+
+
+PRESETS: Mapping[str, ModelChoice] = {
+    "bundled": ModelChoice(),
+    "fast": ModelChoice("grounding-dino:tiny", "sam2:tiny", "dinov2:small"),
+    "accurate": ModelChoice("grounding-dino:base", "sam2:large", "dinov2:base"),
+}
+"""`bundled` knows only the procedural world it was trained in; the others are downloaded from the hub once."""
+
+
+def preset(name: str) -> ModelChoice:
+    """The models of a preset.
+
+    Raises:
+        BackendError: No preset of that name.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise BackendError(f"--models {name!r}: must be one of {', '.join(PRESETS)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionOptions:
+    """How detections are taken from a detector's answers."""
+
+    box_threshold: float = 0.3
+    """Smallest score of a detection, in [0, 1]."""
+    text_threshold: float = 0.25
+    """Smallest score of the phrase a detection is given, in [0, 1]."""
+    max_nms_iou: float = 0.5
+    """Of two detections of one phrase that overlap more than this, the lower one goes; in [0, 1]."""
+    batch_frames: int = 4
+    """Frames a detector sees at once."""
+
+    def __post_init__(self) -> None:
+        _check_range("box_threshold", self.box_threshold, 0.0, 1.0)
+        _check_range("text_threshold", self.text_threshold, 0.0, 1.0)
+        _check_range("max_nms_iou", self.max_nms_iou, 0.0, 1.0)
+        _check_at_least("batch_frames", self.batch_frames, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationOptions:
+    """When the detector looks again, and what becomes of what it sees."""
+
+    redetect_every_frames: int = 16
+    """Frames between two looks; 0 looks at the first frame only."""
+    min_match_iou: float = 0.5
+    """Smallest box IoU of a detection and the track that explains it, in [0, 1]."""
+    min_untracked_fraction: float = 0.5
+    """Smallest part of a seed's mask that no track covers, in [0, 1] (SAM2MOT, arXiv 2504.04519, section 3.2)."""
+    confirm_within_frames: int = 4
+    """A new object must be seen again by the detector so many frames later, or it is not started; 0 trusts one look."""
+    max_tracks: int = 64
+    """Live tracks at once; more detections are left out, with a warning."""
+
+    def __post_init__(self) -> None:
+        _check_at_least("redetect_every_frames", self.redetect_every_frames, 0)
+        _check_range("min_match_iou", self.min_match_iou, 0.0, 1.0)
+        _check_range("min_untracked_fraction", self.min_untracked_fraction, 0.0, 1.0)
+        _check_at_least("confirm_within_frames", self.confirm_within_frames, 0)
+        _check_at_least("max_tracks", self.max_tracks, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceOptions:
+    """Which crops are clean enough to say who somebody is."""
+
+    min_object_score: float = 0.0
+    """Smallest object score, a logit."""
+    max_overlap: float = 0.05
+    """Largest box overlap with another track, as a part of the own box, in [0, 1]."""
+    border_px: int = 2
+    """A box nearer to the frame's border than this is cut off by it."""
+    min_area_px: int = 64
+    """Smallest mask area."""
+    min_area_ratio: float = 0.6
+    """Smallest area relative to the track's running median, in [0, 1]; also holds upside down for growth."""
+    every_frames: int = 1
+    """A crop is taken from every n-th frame."""
+
+    def __post_init__(self) -> None:
+        _check_range("max_overlap", self.max_overlap, 0.0, 1.0)
+        _check_at_least("border_px", self.border_px, 0)
+        _check_at_least("min_area_px", self.min_area_px, 1)
+        _check_range("min_area_ratio", self.min_area_ratio, 0.0, 1.0)
+        _check_at_least("every_frames", self.every_frames, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityOptions:
+    """When identities are repaired."""
+
+    repair: bool = True
+    """False: propagation as it is, byte for byte."""
+    min_margin: float = 2.0
+    """Smallest log-odds (nats) that decide an encounter; below it the encounter is left to a person."""
+    known_counts: Mapping[str, int] = field(default_factory=dict)
+    """Phrase to the number of its objects in the whole video, where it is known."""
+
+    def __post_init__(self) -> None:
+        _check_range("min_margin", self.min_margin, 0.0, 1e6)
+        for phrase, count in self.known_counts.items():
+            _check_at_least(f"known_counts[{phrase!r}]", count, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingOptions:
+    """Everything a run can be told, besides the source and the prompt."""
+
+    models: ModelChoice = field(default_factory=ModelChoice)
+    detection: DetectionOptions = field(default_factory=DetectionOptions)
+    association: AssociationOptions = field(default_factory=AssociationOptions)
+    evidence: EvidenceOptions = field(default_factory=EvidenceOptions)
+    identity: IdentityOptions = field(default_factory=IdentityOptions)
+    start: int = 0
+    """0-based first frame."""
+    stop: int | None = None
+    """Frame after the last; None is the end of the video."""
+    device: str = "auto"
+    """``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return _plain(self)  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value

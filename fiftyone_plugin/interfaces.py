@@ -1,0 +1,139 @@
+"""What a backend must offer. Passing `tests/contract/` is the definition of a backend.
+
+A backend writes as little as its job allows: batching, splitting of long prompts, thresholds, non-maximum suppression
+and the cutting of crops are written once, by us (`detectors.prompted`, `embedders.evidence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fiftyone_plugin.types import Crop, FloatArray, Frame, FrameMasks, Seed, VideoInfo
+
+__all__ = ["Detector", "Embedder", "FrameSource", "PhraseBoxes", "PropagationSession", "Propagator"]
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """Frames in order. Holds no more than a few of them at a time."""
+
+    @property
+    def info(self) -> VideoInfo: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for everything that was wrong so far, such as where a damaged video stops."""
+        ...
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Yield the frames ``[start, stop)`` in order; may be called again, also for an earlier range.
+
+        Raises:
+            FrameRangeError: `start` is not inside the video, or `stop` is not after `start`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseBoxes:
+    """Raw answer of a detector for one image, before thresholds: one row per box, one score per phrase."""
+
+    boxes_xyxy: FloatArray
+    """float32 (Q, 4), pixels of the image that was given."""
+    phrase_scores: FloatArray
+    """float32 (Q, P) in [0, 1]: how well box q fits phrase p."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds objects of the named classes in single images."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that one text may have, special tokens included."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` with this detector's tokenizer, special tokens included."""
+        ...
+
+    def detect(self, images_rgb: Sequence[NDArray[np.uint8]], phrases: Sequence[str]) -> list[PhraseBoxes]:
+        """Score every candidate box of every image against every phrase.
+
+        Args:
+            images_rgb: uint8 (H, W, 3) each; the sizes may differ.
+            phrases: One to P phrases in lower case, that together fit into `max_tokens`.
+        """
+        ...
+
+
+@runtime_checkable
+class PropagationSession(Protocol):
+    """One walk through consecutive frames of one video, forwards or backwards.
+
+    The identity invariant: a `track_id` always means the object it was first seeded with; a slot is only a position
+    in a batch. The order of calls on a frame is: `advance`, then any of `seed`, `forget`, `drop`.
+    """
+
+    @property
+    def track_ids(self) -> tuple[int, ...]:
+        """Live tracks, in the order they were first seeded."""
+        ...
+
+    def advance(self, frame: Frame) -> FrameMasks:
+        """Go to the next frame and carry all live tracks there; the image is encoded once, whatever K is.
+
+        Raises:
+            ValueError: The frame has another size than the first, or goes against the direction of the walk.
+        """
+        ...
+
+    def seed(self, seeds: Sequence[Seed]) -> FrameMasks:
+        """Start tracks, or restart live ones, on the current frame, and return the masks of exactly these.
+
+        A restarted track keeps its id and forgets the masks it had on this frame.
+        """
+        ...
+
+    def forget(self, track_ids: Sequence[int]) -> None:
+        """Keep the current frame out of the memory of these tracks; the next frames will not look back at it."""
+        ...
+
+    def drop(self, track_ids: Sequence[int]) -> None:
+        """End these tracks and free their slots."""
+        ...
+
+
+@runtime_checkable
+class Propagator(Protocol):
+    """Carries masks from frame to frame."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, *, height_px: int, width_px: int) -> PropagationSession:
+        """Begin a walk through a video of this size; costs no forward pass."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns masked crops into vectors that tell individuals apart."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, crops: Sequence[Crop]) -> FloatArray:
+        """Embed a batch of crops: float32 (M, D), unit length, in the order given; (0, D) for no crop."""
+        ...
