@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from fiftyone_plugin.errors import BackendError, DependencyError
 from fiftyone_plugin.interfaces import Detector, Embedder, Propagator
+from fiftyone_plugin.weights import resolve_device
 
 __all__ = [
     "BUILT_IN",
@@ -76,7 +77,10 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
     },
     "embedders": {
         "colour": BackendEntry(
-            "fiftyone_plugin.embedders.colour:make", (), (), "Colour histogram of the masked crop; needs no weights"
+            "fiftyone_plugin.embedders.colour:make",
+            ("absolute", "relative"),
+            (),
+            "Colour histogram of the masked crop; needs no weights",
         ),
         "reid": BackendEntry(
             "fiftyone_plugin.embedders.reid:make", ("bundled",), ("torch",), "Tiny re-identification network"
@@ -137,14 +141,3 @@ def _make(kind: str, spec: str, device: str) -> Any:
     module, function = entry.factory.split(":")
     factory = cast(Factory, getattr(importlib.import_module(module), function))
     return factory(variant or (entry.variants[0] if entry.variants else None), device)
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` to the best device of this machine; anything else unchanged."""
-    if device != "auto":
-        return device
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -6,15 +6,26 @@ that are read with ``weights_only=True``, are ever loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fiftyone_plugin.errors import BackendError, ModelUnavailableError
 
-__all__ = ["BUNDLED_DIRECTORY", "HubModel", "first_existing", "is_cached", "locate"]
+__all__ = [
+    "BUNDLED_DIRECTORY",
+    "HubModel",
+    "first_existing",
+    "is_cached",
+    "load_quietly",
+    "locate",
+    "resolve_device",
+]
 
 BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
+_PROBE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +36,7 @@ class HubModel:
     revision: str
     """Full commit hash."""
     files: tuple[str, ...]
-    """File names or glob patterns that are needed."""
+    """Names of the files that are needed, all of them."""
 
 
 def locate(variant: str, *, bundled: str | None, hub: dict[str, HubModel], used_by: str) -> Path:
@@ -53,32 +64,38 @@ def locate(variant: str, *, bundled: str | None, hub: dict[str, HubModel], used_
 
 
 def _download(model: HubModel, *, used_by: str, variant: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi, snapshot_download
 
+    cached = _cached_directory(model)
+    if cached is not None:
+        return cached
     try:
+        # The download itself would try again and again, for half a minute and on stderr, if there is no network.
+        HfApi().model_info(model.repository, revision=model.revision, timeout=_PROBE_SECONDS)
         path = snapshot_download(model.repository, revision=model.revision, allow_patterns=list(model.files))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # which classes there are depends on the HTTP library of the installed hub client
         raise ModelUnavailableError(
             f"{used_by}:{variant} needs {model.repository} from the Hugging Face hub, which is neither cached nor "
             f"reachable ({type(error).__name__}): connect once, give a local directory as {used_by}:/path, "
             f"or use --models bundled"
-        ) from None
+        ) from error
     return Path(path)
 
 
 def is_cached(model: HubModel) -> bool:
-    """Whether the weights are on disk, without touching the network."""
+    """Whether the weights are on disk, all of them, without touching the network."""
+    return _cached_directory(model) is not None
+
+
+def _cached_directory(model: HubModel) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        snapshot_download(
-            model.repository, revision=model.revision, allow_patterns=list(model.files), local_files_only=True
-        )
-    except (LocalEntryNotFoundError, OSError):
-        return False
-    return True
+        path = Path(snapshot_download(model.repository, revision=model.revision, local_files_only=True))
+    except OSError:
+        return None
+    # A download that was interrupted leaves a directory without some of the files.
+    return path if all((path / name).is_file() for name in model.files) else None
 
 
 def first_existing(directory: Path, names: Sequence[str], *, used_by: str) -> Path:
@@ -91,3 +108,41 @@ def first_existing(directory: Path, names: Sequence[str], *, used_by: str) -> Pa
         if (directory / name).is_file():
             return directory / name
     raise ModelUnavailableError(f"{used_by}: {directory} holds none of {', '.join(names)}: give a directory that does")
+
+
+@contextmanager
+def load_quietly(directory: Path, *, used_by: str) -> Iterator[None]:
+    """Read a model in transformers' format without its progress bars, log lines and warnings on the user's terminal.
+
+    Raises:
+        ModelUnavailableError: What is in the directory is damaged or belongs to another kind of model.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    verbosity, had_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelUnavailableError(
+            f"{used_by}: {directory} is not a model that it can read ({type(error).__name__}): give another directory"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_progress_bar:
+            logging.enable_progress_bar()
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` to the best device of this machine; anything else unchanged."""
+    if device != "auto":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
