@@ -94,6 +94,9 @@ class AssociationOptions:
     """Smallest part of a seed's mask that no track covers, in [0, 1] (SAM2MOT, arXiv 2504.04519, section 3.2)."""
     confirm_within_frames: int = 4
     """A new object must be seen again by the detector so many frames later, or it is not started; 0 trusts one look."""
+    release_after_frames: int = 240
+    """A track that was absent for so long is no longer propagated; its gallery still recognises it. 0 never lets go.
+    Without repair nothing is let go."""
     max_tracks: int = 64
     """Live tracks at once; more detections are left out, with a warning."""
 
@@ -102,6 +105,7 @@ class AssociationOptions:
         _check_range("min_match_iou", self.min_match_iou, 0.0, 1.0)
         _check_range("min_untracked_fraction", self.min_untracked_fraction, 0.0, 1.0)
         _check_at_least("confirm_within_frames", self.confirm_within_frames, 0)
+        _check_at_least("release_after_frames", self.release_after_frames, 0)
         _check_at_least("max_tracks", self.max_tracks, 1)
 
 

@@ -100,15 +100,28 @@ class PropagationSession(Protocol):
         """Start tracks, or restart live ones, on the current frame, and return the masks of exactly these.
 
         A restarted track keeps its id and forgets the masks it had on this frame.
+
+        Raises:
+            ValueError: No frame yet, one track twice, or a mask of another size than the frame.
         """
         ...
 
     def forget(self, track_ids: Sequence[int]) -> None:
-        """Keep the current frame out of the memory of these tracks; the next frames will not look back at it."""
+        """Keep the current frame out of the memory of these tracks; the next frames will not look back at it.
+
+        A track that was first seeded on this frame keeps it, since it has nothing else to look back at.
+
+        Raises:
+            ValueError: A track is not live, or is named twice.
+        """
         ...
 
     def drop(self, track_ids: Sequence[int]) -> None:
-        """End these tracks and free their slots."""
+        """End these tracks and free their slots.
+
+        Raises:
+            ValueError: A track is not live, or is named twice.
+        """
         ...
 
 

@@ -17,8 +17,9 @@ from importlib.metadata import entry_points
 from typing import Any, cast
 
 from fiftyone_plugin.errors import BackendError, DependencyError
+from fiftyone_plugin.embedders.combined import CombinedEmbedder
 from fiftyone_plugin.interfaces import Detector, Embedder, Propagator
-from fiftyone_plugin.weights import resolve_device
+from fiftyone_plugin.weights import HubModel, is_cached, resolve_device
 
 __all__ = [
     "BUILT_IN",
@@ -27,6 +28,7 @@ __all__ = [
     "make_detector",
     "make_embedder",
     "make_propagator",
+    "overview",
     "resolve_device",
 ]
 
@@ -44,6 +46,8 @@ class BackendEntry:
     requires: tuple[str, ...]
     """Packages that must be importable."""
     about: str
+    hub: str = ""
+    """``module:table`` of the hub models by variant; empty where nothing is downloaded."""
 
 
 BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
@@ -53,12 +57,14 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
             ("bundled", "tiny", "base"),
             ("torch", "transformers"),
             "Grounding DINO through transformers",
+            "fiftyone_plugin.detectors.grounding_dino:HUB",
         ),
         "groundingdino-py": BackendEntry(
             "fiftyone_plugin.detectors.groundingdino_py:make",
             ("bundled", "tiny", "base"),
             ("torch", "transformers", "groundingdino"),
             "Grounding DINO through the package groundingdino-py",
+            "fiftyone_plugin.detectors.grounding_dino:HUB",
         ),
     },
     "propagators": {
@@ -67,12 +73,14 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
             ("bundled", "tiny", "small", "base-plus", "large"),
             ("torch", "sam2"),
             "SAM 2.1 on the streaming engine: bounded memory, all objects in one batch",
+            "fiftyone_plugin.propagators.sam2_model:HUB_MODELS",
         ),
         "sam2-reference": BackendEntry(
             "fiftyone_plugin.propagators.sam2_reference:make",
             ("bundled", "tiny", "small", "base-plus", "large"),
             ("torch", "sam2"),
             "SAM 2.1 through the package's own video predictor, for parity tests and benchmarks",
+            "fiftyone_plugin.propagators.sam2_model:HUB_MODELS",
         ),
     },
     "embedders": {
@@ -90,6 +98,7 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
             ("small", "base"),
             ("torch", "transformers"),
             "DINOv2 features of the masked crop",
+            "fiftyone_plugin.embedders.dinov2:HUB",
         ),
     },
 }
@@ -120,8 +129,41 @@ def make_propagator(spec: str, *, device: str = "auto") -> Propagator:
 
 
 def make_embedder(spec: str, *, device: str = "auto") -> Embedder:
-    """Make an embedder; see `make_detector`."""
-    return cast(Embedder, _make("embedders", spec, device))
+    """Make an embedder, or several as one: ``colour+reid``; see `make_detector`."""
+    parts = [cast(Embedder, _make("embedders", part.strip(), device)) for part in spec.split("+")]
+    return parts[0] if len(parts) == 1 else CombinedEmbedder(parts)
+
+
+def overview() -> list[dict[str, str]]:
+    """Every backend and variant: ``kind``, ``name``, ``state`` (what is missing, or where the weights are), ``about``."""
+    rows: list[dict[str, str]] = []
+    for kind in BUILT_IN:
+        for name, entry in available(kind).items():
+            if entry is None:
+                rows.append({"kind": kind, "name": name, "state": "from another package", "about": ""})
+                continue
+            missing = [package for package in entry.requires if importlib.util.find_spec(package) is None]
+            for variant in entry.variants or ("",):
+                state = f"needs {', '.join(missing)}" if missing else _weights_state(entry, variant)
+                spec = f"{name}:{variant}" if variant else name
+                rows.append({"kind": kind, "name": spec, "state": state, "about": entry.about})
+    return rows
+
+
+def _weights_state(entry: BackendEntry, variant: str) -> str:
+    if variant == "bundled":
+        return "bundled"
+    hub = _hub_models(entry).get(variant)
+    if hub is None:
+        return "ready, needs no weights"
+    return f"{'cached' if is_cached(hub) else 'to be downloaded'}: {hub.repository}"
+
+
+def _hub_models(entry: BackendEntry) -> Mapping[str, HubModel]:
+    if not entry.hub:
+        return {}
+    module, name = entry.hub.split(":")
+    return cast(Mapping[str, HubModel], getattr(importlib.import_module(module), name))
 
 
 def _make(kind: str, spec: str, device: str) -> Any:

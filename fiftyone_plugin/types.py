@@ -36,6 +36,7 @@ __all__ = [
     "Rle",
     "Seed",
     "Source",
+    "Support",
     "Track",
     "TrackingResult",
     "VideoInfo",
@@ -350,19 +351,38 @@ class RepairKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Support:
+    """What the detector said of one propagated track whenever it looked."""
+
+    track_id: int
+    frame_indices: IntArray
+    """int64 (L,): frames where the detector looked and the track had a mask."""
+    matched: BoolArray
+    """bool (L,): a detection was matched to the track."""
+    phrases: tuple[str, ...]
+    """L: phrase of the matched detection, empty where there was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Repair:
     """One edit of identities: data first, applied by `identity.repair.apply_repairs`, undone by leaving it out.
 
-    `relabels` speaks of the tracks as all earlier repairs left them, and holds from `start` to `stop`
-    (to the end of the video when `stop` is None). The value None removes the frames.
+    A repair speaks of propagated tracks, never of labels, so that leaving one out does not change what the others mean.
     """
 
     repair_id: int
     kind: RepairKind
     start: int
+    """0-based frame from which it holds."""
     stop: int | None
+    """Frame after the last one; None is the end of the propagated track. Only TRIM has one."""
+    continues: Mapping[int, tuple[int, int] | None]
+    """From `start` on, the key shows the object that track ``value[0]`` showed on frame ``value[1]``; None means an
+    object not seen before (SPLIT) or nothing at all (TRIM)."""
     relabels: Mapping[int, int | None]
+    """What that came to in this result: propagated track to the id it got, None where frames were taken out."""
     margin: float
+    """Log-odds (nats) in favour."""
     reason: str
     """One sentence a person can read."""
     encounter_id: int | None = None

@@ -1,0 +1,227 @@
+"""The library's front door: the same things as the command line, from Python.
+
+    import fiftyone_plugin as shepherd
+
+    result = shepherd.track("flock.mp4", "sheep. dog.")
+    shepherd.write_tracks("tracks.txt", result)
+
+Paths or `FrameSource` objects are taken alike. FiftyOne is imported only by the functions that touch a dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fiftyone_plugin import exporters, metrics, pipeline, registry, runner
+from fiftyone_plugin.config import TrackingOptions, preset
+from fiftyone_plugin.errors import OptionError, TrackFileError
+from fiftyone_plugin.exporters import overlay
+from fiftyone_plugin.interfaces import FrameSource
+from fiftyone_plugin.pipeline import Progress
+from fiftyone_plugin.types import Track, TrackingResult
+from fiftyone_plugin.video import open_source
+
+__all__ = [
+    "check_output",
+    "evaluate",
+    "models",
+    "open_source",
+    "preview",
+    "read_tracks",
+    "repair",
+    "repair_dataset",
+    "track",
+    "track_dataset",
+    "track_into_dataset",
+    "write_tracks",
+]
+
+VIDEO_FORMAT = "video"
+"""Pseudo-format: the frames with the tracks drawn on them."""
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+
+track_dataset = runner.track_dataset
+repair_dataset = runner.repair_dataset
+
+
+def track(
+    source: str | Path | FrameSource,
+    prompt: str,
+    *,
+    models: str | None = None,
+    options: TrackingOptions | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackingResult:
+    """Find what the prompt names in a video, and follow it with identities that are checked and repaired.
+
+    Args:
+        source: Video file, folder of frames, image, or an open source.
+        prompt: Classes, separated by periods, commas or new lines.
+        models: A preset (``bundled``, ``fast``, ``accurate``); None takes the models of `options`.
+        options: Everything else.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame.
+
+    Raises:
+        InputError: Something that was given cannot be used; see `errors`.
+    """
+    return pipeline.track(
+        _opened(source), prompt, _with_preset(options, models), on_progress=on_progress, should_stop=should_stop
+    )
+
+
+def preview(
+    source: str | Path | FrameSource,
+    prompt: str,
+    *,
+    models: str | None = None,
+    options: TrackingOptions | None = None,
+    frames: int = 4,
+) -> list[tuple[Any, Any]]:
+    """Let the detector look at a few frames: pairs of `Frame` and `Detections`."""
+    return list(pipeline.preview(_opened(source), prompt, _with_preset(options, models), frames=frames))
+
+
+def repair(
+    source: str | Path | FrameSource,
+    tracks: str | Path | Sequence[Track],
+    *,
+    models: str | None = None,
+    options: TrackingOptions | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackingResult:
+    """Audit and repair the identities of tracks that another tool made.
+
+    Args:
+        source: The video they were made on.
+        tracks: Tracks, or a file with them.
+        models: A preset, of which the embedder is used.
+        options: Embedder, evidence and identity settings.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame.
+
+    Raises:
+        InputError: Something that was given cannot be used; see `errors`.
+    """
+    video = _opened(source)
+    known = read_tracks(tracks) if isinstance(tracks, str | Path) else tracks
+    return pipeline.repair(
+        video, known, _with_preset(options, models), on_progress=on_progress, should_stop=should_stop
+    )
+
+
+def track_into_dataset(
+    name: str,
+    source: str | Path,
+    prompt: str,
+    *,
+    field: str = "tracks",
+    options: TrackingOptions | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackingResult:
+    """Track one video file and write the tracks as labels of a persistent FiftyOne dataset.
+
+    The dataset is made if there is none of that name; the video is added if it is not in it.
+
+    Raises:
+        FieldConflictError: The field is not ours, or holds tracks and `overwrite` was not given. Asked first.
+        InputError: Something else cannot be used; see `errors`.
+    """
+    from fiftyone_plugin import labels
+
+    video = open_source(source)
+    target = labels.video_target(name, Path(source), info=video.info)
+    labels.require_writable(labels.dataset_of(target), field, [labels.target_id(target)], overwrite=overwrite)
+    result = track(video, prompt, options=options, on_progress=on_progress, should_stop=should_stop)
+    labels.write_tracks(target, field, result, overwrite=overwrite)
+    return result
+
+
+def read_tracks(path: str | Path, format: str | None = None) -> tuple[Track, ...]:
+    """Tracks from a MOT, COCO (YouTube-VIS), CVAT or DAVIS file.
+
+    Raises:
+        TrackFileError: It cannot be read.
+    """
+    return exporters.import_tracks(path, format)
+
+
+def check_output(path: Path, format: str | None) -> str:
+    """The format that a path is going to be written in, before an hour is spent on what fills it.
+
+    Raises:
+        OptionError: No such format.
+        OutputError: There is no folder to write it into.
+    """
+    name = format or (VIDEO_FORMAT if path.suffix.lower() in _VIDEO_SUFFIXES else exporters.guess_format(path))
+    allowed = (*exporters.FORMATS, VIDEO_FORMAT)
+    if name not in allowed:
+        raise OptionError(f"--format {name!r}: must be one of {', '.join(allowed)}")
+    exporters.check_writable(path)
+    return name
+
+
+def write_tracks(
+    path: str | Path,
+    result: TrackingResult,
+    *,
+    format: str | None = None,
+    source: str | Path | FrameSource | None = None,
+) -> None:
+    """Write the tracks of a result; the format is told from the name unless given.
+
+    Args:
+        path: File, or folder for davis.
+        result: Of `track` or `repair`.
+        format: ``mot``, ``coco``, ``davis``, ``cvat``, or ``video`` for the frames with the tracks drawn on them.
+        source: The frames, for ``video``; by default those that the result names.
+
+    Raises:
+        OutputError: It cannot be written; nothing of it is left behind.
+    """
+    name = check_output(Path(path), format)
+    if name == VIDEO_FORMAT:
+        overlay.write_video(path, _opened(source or result.video.source), result.tracks)
+    else:
+        exporters.export_tracks(result, None, path, name)
+
+
+def evaluate(ground_truth: str | Path | Sequence[Track], predictions: str | Path | Sequence[Track]) -> metrics.Scores:
+    """HOTA, CLEAR and identity scores of tracks against a ground truth, classes pooled.
+
+    Raises:
+        TrackFileError: A file cannot be read.
+    """
+    truth = _known(ground_truth, is_ground_truth=True)
+    return metrics.evaluate(truth, _known(predictions, is_ground_truth=False))
+
+
+def _known(tracks: str | Path | Sequence[Track], *, is_ground_truth: bool) -> Sequence[Track]:
+    if not isinstance(tracks, str | Path):
+        return tracks
+    if not Path(tracks).exists():
+        raise TrackFileError(f"{tracks}: there is no such file")
+    if is_ground_truth and exporters.guess_format(tracks) == "mot":
+        return exporters.read_mot(tracks, is_ground_truth=True)
+    return exporters.import_tracks(tracks)
+
+
+def models() -> list[dict[str, str]]:
+    """Every backend and variant: what it is, what it needs, and whether its weights are here."""
+    return registry.overview()
+
+
+def _opened(source: str | Path | FrameSource) -> FrameSource:
+    return open_source(source) if isinstance(source, str | Path) else source
+
+
+def _with_preset(options: TrackingOptions | None, models: str | None) -> TrackingOptions:
+    chosen = options or TrackingOptions()
+    return chosen if models is None else replace(chosen, models=preset(models))

@@ -1,0 +1,388 @@
+"""The command line. Results on stdout, progress and warnings on stderr.
+
+Exit codes: 0 done, 2 bad input (one line, no traceback), 130 interrupted (everything finished is kept and written).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fiftyone_plugin import __version__, api
+from fiftyone_plugin.config import (
+    PRESETS,
+    AssociationOptions,
+    DetectionOptions,
+    IdentityOptions,
+    TrackingOptions,
+    preset,
+)
+from fiftyone_plugin.errors import InputError, OptionError, OutputError
+from fiftyone_plugin.report import decision_lines, summary, write_report
+from fiftyone_plugin.types import TrackingResult
+
+__all__ = ["main"]
+
+_DATASET = "dataset:"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        with _interruptible() as was_interrupted:
+            arguments.should_stop = was_interrupted
+            arguments.run(arguments)
+            sys.stdout.flush()
+            return 130 if was_interrupted() else 0
+    except InputError as error:
+        print(f"shepherd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("shepherd: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): that is no error, but Python would complain while closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C end the run at the next frame, and the second one at once."""
+    asked = False
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nshepherd: stopping after this frame; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    try:
+        previous = signal.signal(signal.SIGINT, on_interrupt)
+    except ValueError:  # not in the main thread: leave signals alone
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shepherd", description="Text in, trusted tracks out: find, follow and re-identify what you name."
+    )
+    parser.add_argument("--version", action="version", version=f"shepherd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_track(commands)
+    _add_repair(commands)
+    _add_evaluate(commands)
+    _add_models(commands)
+    _add_bench(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    p = commands.add_parser(
+        "demo", help="the bundled clip from text to repaired tracks, scored, with and without repair"
+    )
+    p.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for pictures and tracks")
+    p.add_argument("--dataset", default="shepherd-demo", help="FiftyOne dataset to write (default: %(default)s)")
+    p.add_argument("--no-dataset", action="store_true", help="do not touch FiftyOne")
+    _add_json(p)
+    p.set_defaults(run=_demo)
+
+
+def _add_track(commands: Any) -> None:
+    p = commands.add_parser("track", help="find what a prompt names and carry it through a video")
+    p.add_argument("source", help="video file, folder of frames, or dataset:NAME")
+    p.add_argument("--prompt", required=True, help='classes, for example "sheep. dog."')
+    _add_models_options(p)
+    p.add_argument("--no-repair", action="store_true", help="plain propagation, no identity repair")
+    d = AssociationOptions()
+    p.add_argument(
+        "--redetect-every",
+        type=int,
+        default=d.redetect_every_frames,
+        metavar="FRAMES",
+        help="frames between two looks of the detector (default: %(default)s; 0: the first frame only)",
+    )
+    t = DetectionOptions()
+    p.add_argument("--box-threshold", type=float, default=t.box_threshold, help="default: %(default)s")
+    p.add_argument("--text-threshold", type=float, default=t.text_threshold, help="default: %(default)s")
+    p.add_argument("--max-tracks", type=int, default=d.max_tracks, help="objects at once (default: %(default)s)")
+    p.add_argument(
+        "--count",
+        action="append",
+        default=[],
+        metavar="PHRASE=N",
+        help="exactly N objects of this class are in the video; may be repeated",
+    )
+    p.add_argument("--start", type=int, default=0, metavar="F", help="first frame, 0-based")
+    p.add_argument("--stop", type=int, default=None, metavar="F", help="frame after the last one")
+    _add_output(p)
+    p.add_argument("--dataset", metavar="NAME", help="write the tracks into this FiftyOne dataset")
+    p.add_argument("--field", default="tracks", help="frame field of the dataset (default: %(default)s)")
+    p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
+    p.set_defaults(run=_track)
+
+
+def _add_repair(commands: Any) -> None:
+    p = commands.add_parser("repair", help="audit and repair tracks that another tool made")
+    p.add_argument("source", help="video file, folder of frames, or dataset:NAME")
+    p.add_argument("--tracks", required=True, help="track file (MOT, COCO, CVAT, DAVIS), or the dataset's field")
+    p.add_argument("--embedder", default=None, help="default: that of --models")
+    p.add_argument("--models", choices=sorted(PRESETS), default="bundled")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--dry-run", action="store_true", help="report only, write no tracks")
+    p.add_argument("--field", default="tracks_repaired", help="new field for a dataset (default: %(default)s)")
+    p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
+    _add_output(p)
+    p.set_defaults(run=_repair)
+
+
+def _add_evaluate(commands: Any) -> None:
+    p = commands.add_parser("evaluate", help="HOTA, AssA, DetA, IDF1, IDSW, MOTA and Frag against a ground truth")
+    p.add_argument("--ground-truth", required=True, type=Path)
+    p.add_argument("--predictions", required=True, type=Path)
+    _add_json(p)
+    p.set_defaults(run=_evaluate)
+
+
+def _add_models(commands: Any) -> None:
+    p = commands.add_parser("models", help="what is available, what it needs, where it is cached")
+    _add_json(p)
+    p.set_defaults(run=_models)
+
+
+def _add_bench(commands: Any) -> None:
+    p = commands.add_parser("bench", help="the benchmarks")
+    p.add_argument("name", nargs="?", help="which one; without a name they are listed")
+    p.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
+    p.set_defaults(run=_bench)
+
+
+def _add_models_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--models", choices=sorted(PRESETS), default="bundled", help="preset (default: %(default)s)")
+    p.add_argument("--detector", metavar="NAME[:VARIANT]")
+    p.add_argument("--propagator", metavar="NAME[:VARIANT]")
+    p.add_argument("--embedder", metavar="NAME[:VARIANT]")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def _add_output(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--output", type=Path, metavar="FILE", help="write the tracks here")
+    p.add_argument("--format", help="mot, coco, davis, cvat or video; by default told from the file name")
+    p.add_argument("--report", type=Path, metavar="FILE.json", help="every encounter, decision and repair")
+    _add_json(p)
+
+
+def _add_json(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _options(a: argparse.Namespace) -> TrackingOptions:
+    models = preset(a.models)
+    chosen = {k: v for k in ("detector", "propagator", "embedder") if (v := getattr(a, k, None)) is not None}
+    return TrackingOptions(
+        models=replace(models, **chosen),
+        detection=DetectionOptions(box_threshold=a.box_threshold, text_threshold=a.text_threshold),
+        association=AssociationOptions(redetect_every_frames=a.redetect_every, max_tracks=a.max_tracks),
+        identity=IdentityOptions(repair=not a.no_repair, known_counts=dict(map(_count, a.count))),
+        start=a.start,
+        stop=a.stop,
+        device=a.device,
+    )
+
+
+def _count(text: str) -> tuple[str, int]:
+    phrase, _, number = text.rpartition("=")
+    if not phrase or not number.strip().isdigit():
+        raise OptionError(f"--count {text!r}: must look like sheep=3")
+    return phrase.strip().casefold(), int(number)
+
+
+def _demo(a: argparse.Namespace) -> None:
+    from fiftyone_plugin.demo import run_demo
+
+    dataset = None if a.no_dataset else a.dataset
+    with _Bar() as bar:
+        outcome = run_demo(a.output, dataset=dataset, on_progress=bar, should_stop=a.should_stop)
+    _print(a, outcome.as_dict(), outcome.lines())
+
+
+def _track(a: argparse.Namespace) -> None:
+    options = _options(a)
+    if a.output is not None:
+        api.check_output(a.output, a.format)
+    if a.source.startswith(_DATASET):
+        _track_dataset(a, options)
+        return
+    with _Bar() as bar:
+        if a.dataset:
+            result = api.track_into_dataset(
+                a.dataset,
+                a.source,
+                a.prompt,
+                field=a.field,
+                options=options,
+                overwrite=a.overwrite,
+                on_progress=bar,
+                should_stop=a.should_stop,
+            )
+        else:
+            result = api.track(a.source, a.prompt, options=options, on_progress=bar, should_stop=a.should_stop)
+    _write(a, result)
+    _print(a, summary(result), _lines(a, result))
+
+
+def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
+    if a.output is not None:
+        raise OptionError(
+            "--output goes with a video or a folder: leave it out for a dataset, its labels are the result"
+        )
+    with _Bar() as bar:
+        outcome = api.track_dataset(
+            a.source.removeprefix(_DATASET),
+            a.prompt,
+            field=a.field,
+            options=options,
+            overwrite=a.overwrite,
+            on_progress=bar,
+            should_stop=a.should_stop,
+        )
+    for line in outcome.failures:
+        print(f"shepherd: {line}", file=sys.stderr)
+    _print(a, outcome.as_dict(), outcome.lines())
+
+
+def _repair(a: argparse.Namespace) -> None:
+    options = TrackingOptions(
+        models=replace(preset(a.models), **({"embedder": a.embedder} if a.embedder else {})), device=a.device
+    )
+    if a.output is not None:
+        api.check_output(a.output, a.format)
+    with _Bar() as bar:
+        if a.source.startswith(_DATASET):
+            outcome = api.repair_dataset(
+                a.source.removeprefix(_DATASET),
+                a.tracks,
+                field=a.field,
+                options=options,
+                dry_run=a.dry_run,
+                overwrite=a.overwrite,
+                on_progress=bar,
+                should_stop=a.should_stop,
+            )
+            _print(a, outcome.as_dict(), outcome.lines())
+            return
+        before = api.read_tracks(Path(a.tracks))
+        result = api.repair(a.source, before, options=options, on_progress=bar, should_stop=a.should_stop)
+    if not a.dry_run:
+        _write(a, result)
+    elif a.report is not None:
+        write_report(a.report, result)
+    values = summary(result)
+    values = {"tracks_before": len(before), "tracks_after": values.pop("tracks"), **values}
+    _print(a, values, [f"{len(before)} tracks before, {len(result.tracks)} after", *decision_lines(result)])
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    scores = api.evaluate(a.ground_truth, a.predictions).as_dict()
+    _print(a, scores, [f"{k:6} {v:8.2f}" if isinstance(v, float) else f"{k:6} {v:8d}" for k, v in scores.items()])
+
+
+def _models(a: argparse.Namespace) -> None:
+    rows = api.models()
+    names, states = (max(len(r[key]) for r in rows) for key in ("name", "state"))
+    lines: list[str] = []
+    for kind in dict.fromkeys(r["kind"] for r in rows):
+        lines.append(kind)
+        lines += [
+            f"  {r['name']:{names}}  {r['state']:{states}}  {r['about']}".rstrip() for r in rows if r["kind"] == kind
+        ]
+    lines.append("presets (--models)")
+    lines += [f"  {name:{names}}  {m.detector}, {m.propagator}, {m.embedder}" for name, m in PRESETS.items()]
+    presets = {name: asdict(models) for name, models in PRESETS.items()}
+    _print(a, {"models": rows, "presets": presets}, lines)
+
+
+def _bench(a: argparse.Namespace) -> None:
+    from fiftyone_plugin import benchmarks
+
+    if a.name is None:
+        print("\n".join(benchmarks.names()))
+    else:
+        benchmarks.run(a.name, a.arguments)
+
+
+def _write(a: argparse.Namespace, result: TrackingResult) -> None:
+    if a.output is not None:
+        api.write_tracks(a.output, result, source=a.source, format=a.format)
+    if a.report is not None:
+        write_report(a.report, result)
+    for warning in result.warnings:
+        print(f"shepherd: {warning}", file=sys.stderr)
+
+
+def _lines(a: argparse.Namespace, result: TrackingResult) -> list[str]:
+    s = summary(result)
+    lines = [
+        f"{s['tracks']} tracks in {s['frames']} frames, {s['seconds']:.1f} s, {s['peak_memory_mb']:.0f} MiB",
+        *(
+            f"  {t.phrase} {t.track_id}: {len(t)} frames, {t.frame_indices[0]} to {t.frame_indices[-1]}"
+            for t in result.tracks
+        ),
+        *decision_lines(result),
+    ]
+    if a.output is not None:
+        lines.append(f"tracks written to {a.output}")
+    if a.dataset:
+        lines.append(f"labels written to frames.{a.field} of {a.dataset}: fiftyone app launch {a.dataset}")
+    return lines
+
+
+def _print(a: argparse.Namespace, values: dict[str, Any], lines: Sequence[str]) -> None:
+    try:
+        print(json.dumps(values) if a.json else "\n".join(lines), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the result to standard output: {error.strerror}") from None
+
+
+class _Bar:
+    """One progress bar on stderr, for whatever reports progress."""
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit=" frames", file=sys.stderr, dynamic_ncols=True, leave=False, disable=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, progress: Any) -> None:
+        if self._bar.total != progress.frames_total:
+            self._bar.reset(total=progress.frames_total)
+        self._bar.n = progress.frames_done
+        self._bar.set_description(progress.stage, refresh=False)
+        self._bar.set_postfix_str(f"{progress.tracks_live} objects", refresh=False)
+        self._bar.update(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""How alike two sets of views are, and what that says about identity in this video.
+
+A similarity of embeddings means nothing by itself: two sheep may be 0.95 alike, and one sheep at dusk 0.8 like itself.
+`calibrate` learns from the video in which directions individuals differ (tracks of one phrase that are seen at the same
+time) and in which one individual varies (neighbouring stretches of one track), and scores pairs by the likelihood ratio
+of that model: probabilistic linear discriminant analysis in its two-covariance form (Ioffe, "Probabilistic Linear
+Discriminant Analysis", ECCV 2006; Brummer and De Villiers, "The speaker partitioning problem", Odyssey 2010, eq. 7).
+Where look-alikes differ no more than one of them varies, the score is near zero by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fiftyone_plugin.errors import EmbeddingMismatchError
+from fiftyone_plugin.types import FloatArray, Gallery, IntArray, Track
+
+__all__ = ["MAX_LOG_ODDS", "Calibration", "Views", "calibrate", "pool", "views_between"]
+
+MAX_LOG_ODDS = 6.0
+"""No evidence of appearance counts more than this (nats): embedders can be wrong in ways the video does not show."""
+_DIRECTIONS = 16
+"""At most so many directions of the embedding are looked at."""
+_DRIFT = 2.0
+"""Views before and after an encounter vary more than those of neighbouring stretches: their variance, by this factor."""
+_FLOOR = 0.05
+"""Part of the mean variance that is added in every direction: a short video shows too little variation of anyone."""
+_FULL_SET = 4
+"""So many views average out what varies from view to view; fewer count as proportionally noisier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """A few clean views of one object."""
+
+    embeddings: FloatArray
+    """float32 (M, D), unit length."""
+    weights: FloatArray
+    """float32 (M,)."""
+    frames: IntArray
+    """int64 (M,)."""
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
+def views_between(gallery: Gallery, start: int, stop: int, *, max_views: int = 12) -> Views:
+    """The cleanest views of ``[start, stop)``, spread over time: the best of each of `max_views` equal spans."""
+    inside = np.flatnonzero((gallery.frame_indices >= start) & (gallery.frame_indices < stop))
+    if len(inside) > max_views:
+        parts = np.array_split(inside, max_views)
+        inside = np.array([part[np.argmax(gallery.weights[part])] for part in parts])
+    return Views(gallery.embeddings[inside], gallery.weights[inside], gallery.frame_indices[inside])
+
+
+def pool(parts: Sequence[Views], *, max_views: int = 36) -> Views:
+    """Views of several tracklets as one set, evenly thinned."""
+    embeddings = np.concatenate([p.embeddings for p in parts])
+    weights = np.concatenate([p.weights for p in parts])
+    frames = np.concatenate([p.frames for p in parts])
+    if len(weights) > max_views:
+        pick = np.linspace(0, len(weights) - 1, max_views).round().astype(np.int64)
+        embeddings, weights, frames = embeddings[pick], weights[pick], frames[pick]
+    return Views(embeddings, weights, frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The two-covariance model of one video: in its coordinates the variation of one individual is 1 everywhere."""
+
+    centre: NDArray[np.float64]
+    """(D,), what all have in common."""
+    directions: NDArray[np.float64]
+    """(D, J), from embeddings to coordinates."""
+    between: NDArray[np.float64]
+    """(J,), variance between individuals in each coordinate, in units of the variance of one."""
+
+    @property
+    def separation(self) -> float:
+        """Distance of two individuals in standard deviations of one; below 1 appearance decides nothing."""
+        return float(np.sqrt(2 * self.between.sum()))
+
+    def log_odds(self, a: Views, b: Views) -> float:
+        """Log-likelihood ratio (nats) of one individual against two, within `MAX_LOG_ODDS`; 0 for an empty set.
+
+        Raises:
+            EmbeddingMismatchError: The views come from another embedder than the calibration.
+        """
+        if not len(a) or not len(b) or not len(self.between):
+            return 0.0
+        x, y = self._coordinates(a), self._coordinates(b)
+        # Variance of each set's mean around its individual.
+        noise_x, noise_y = max(1.0, _FULL_SET / len(a)), max(1.0, _FULL_SET / len(b))
+        own_x, own_y = self.between + noise_x, self.between + noise_y
+        determinant = own_x * own_y - self.between**2
+        same = -np.log(determinant) / 2 - (x**2 * own_y + y**2 * own_x - 2 * self.between * x * y) / determinant / 2
+        different = -np.log(own_x * own_y) / 2 - (x**2 / own_x + y**2 / own_y) / 2
+        return float(np.clip((same - different).sum(), -MAX_LOG_ODDS, MAX_LOG_ODDS))
+
+    def _coordinates(self, views: Views) -> NDArray[np.float64]:
+        if views.embeddings.shape[1] != len(self.centre):
+            raise EmbeddingMismatchError(
+                f"embeddings of size {views.embeddings.shape[1]} and {len(self.centre)}: use one embedder for all tracks"
+            )
+        return np.asarray((_mean(views) - self.centre) @ self.directions, np.float64)
+
+
+def _mean(views: Views) -> NDArray[np.float64]:
+    return np.average(views.embeddings.astype(np.float64), axis=0, weights=views.weights)
+
+
+def calibrate(
+    tracks: Sequence[Track],
+    galleries: Mapping[int, Gallery],
+    *,
+    is_same_object: Mapping[tuple[int, int], Sequence[tuple[int, int]]],
+    span_frames: int = 16,
+) -> Calibration:
+    """Learn from the video how individuals differ and how much one varies.
+
+    Args:
+        tracks: Propagated tracks; a few exchanges among them do little harm.
+        galleries: Clean views by track id.
+        is_same_object: For pairs of tracks, ranges in which both show one object; such pairs prove nothing.
+        span_frames: Length of the stretches that are compared.
+    """
+    within: list[NDArray[np.float64]] = []
+    means: list[NDArray[np.float64]] = []
+    cells: dict[int, list[tuple[int, NDArray[np.float64], str]]] = {}
+    for track in tracks:
+        gallery = galleries.get(track.track_id)
+        if gallery is None or not len(gallery):
+            continue
+        previous: NDArray[np.float64] | None = None
+        first, last = int(gallery.frame_indices[0]), int(gallery.frame_indices[-1])
+        for cell in range(first // span_frames, last // span_frames + 1):
+            views = views_between(gallery, cell * span_frames, (cell + 1) * span_frames, max_views=6)
+            if len(views) < 2:
+                previous = None
+                continue
+            mean = _mean(views)
+            if previous is not None:
+                within.append(mean - previous)
+            previous = mean
+            means.append(mean)
+            cells.setdefault(cell, []).append((track.track_id, mean, track.phrase))
+    different: list[NDArray[np.float64]] = []
+    for cell, members in cells.items():
+        low, high = cell * span_frames, (cell + 1) * span_frames
+        for i, (id_a, mean_a, phrase_a) in enumerate(members):
+            for id_b, mean_b, phrase_b in members[i + 1 :]:
+                doubled = is_same_object.get((id_a, id_b), ()) or is_same_object.get((id_b, id_a), ())
+                if phrase_a == phrase_b and not any(s < high and e > low for s, e in doubled):
+                    different.append(mean_a - mean_b)
+    return _fit(means, within, different)
+
+
+def _fit(
+    means: Sequence[NDArray[np.float64]],
+    within: Sequence[NDArray[np.float64]],
+    different: Sequence[NDArray[np.float64]],
+) -> Calibration:
+    """Diagonalise both covariances together."""
+    size = len(means[0]) if means else 1
+    if len(different) < 2 or len(within) < 2:
+        # Nobody to compare with: appearance cannot be judged, and says nothing.
+        return Calibration(np.zeros(size), np.zeros((size, 0)), np.zeros(0))
+    steps = np.stack(within)
+    length = np.linalg.norm(steps, axis=1)
+    # A step far longer than usual is a track that moved on to another object, not variation of one.
+    steps = steps[length <= 3 * np.median(length)]
+    gaps = np.stack(different)
+    _, strength, axes = np.linalg.svd(np.concatenate([steps, gaps]), full_matrices=False)
+    basis = axes[: min(_DIRECTIONS, int((strength > 1e-6 * strength[0]).sum()))].T
+    one = (steps @ basis).T @ (steps @ basis) / len(steps) / 2
+    two = (gaps @ basis).T @ (gaps @ basis) / len(gaps) / 2
+    floor = _FLOOR * np.trace(one + two) / basis.shape[1] * np.eye(basis.shape[1])
+    values, vectors = np.linalg.eigh(_DRIFT * one + floor)
+    whiten = vectors / np.sqrt(values)
+    spread, turn = np.linalg.eigh(whiten.T @ (two - one) @ whiten)
+    useful = spread > 0
+    return Calibration(np.mean(means, axis=0), basis @ whiten @ turn[:, useful], spread[useful])

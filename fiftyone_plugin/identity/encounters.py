@@ -1,0 +1,183 @@
+"""Where identities could have been exchanged: contacts, duplicates, gaps and jumps of propagated tracks.
+
+Looks at boxes and frame indices only. What happened in an encounter is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fiftyone_plugin.geometry import box_areas
+from fiftyone_plugin.types import FloatArray, IntArray, Track
+
+__all__ = [
+    "Contact",
+    "Cut",
+    "CutKind",
+    "find_contacts",
+    "find_gaps",
+    "find_jumps",
+    "frames_to_mask",
+    "intervals",
+    "merge_cuts",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Two tracks touch in ``[start, stop)``."""
+
+    track_ids: tuple[int, int]
+    start: int
+    stop: int
+    deepest: int
+    """Frame of the largest overlap."""
+    max_iou: float
+    """Largest box IoU, in [0, 1]."""
+    duplicates: tuple[tuple[int, int], ...]
+    """Ranges in which both tracks show the same object."""
+
+
+class CutKind(StrEnum):
+    """Why a track is cut."""
+
+    CONTACT = "contact"
+    DUPLICATE = "duplicate"
+    GAP = "gap"
+    JUMP = "jump"
+    CHANGE = "change"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A track is cut before `frame`."""
+
+    track_id: int
+    frame: int
+    kind: CutKind
+    depth: float
+    """How risky the moment is, in [0, 1]: box IoU of a contact, or the share of its allowance that a gap used up."""
+
+
+def intervals(frames: IntArray, *, max_gap: int) -> Iterator[tuple[int, int]]:
+    """Runs of increasing frame indices; runs no more than `max_gap` missing frames apart are one."""
+    if not len(frames):
+        return
+    breaks = np.flatnonzero(np.diff(frames) > max_gap + 1)
+    first = np.concatenate([[0], breaks + 1])
+    last = np.concatenate([breaks, [len(frames) - 1]])
+    for a, b in zip(first.tolist(), last.tolist(), strict=True):
+        yield int(frames[a]), int(frames[b]) + 1
+
+
+def _common(a: Track, b: Track) -> tuple[IntArray, FloatArray, FloatArray]:
+    frames, in_a, in_b = np.intersect1d(a.frame_indices, b.frame_indices, assume_unique=True, return_indices=True)
+    return frames, a.boxes_xyxy[in_a], b.boxes_xyxy[in_b]
+
+
+def _pairwise(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Row-wise IoU, and intersection over the smaller box."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    sides = np.clip(sides, 0, None)
+    both = sides[:, 0] * sides[:, 1]
+    area_a, area_b = box_areas(a), box_areas(b)
+    iou = both / np.maximum(area_a + area_b - both, 1e-6)
+    return np.asarray(iou, np.float32), np.asarray(both / np.maximum(np.minimum(area_a, area_b), 1e-6), np.float32)
+
+
+def find_contacts(
+    tracks: Sequence[Track],
+    *,
+    min_overlap: float = 0.1,
+    min_duplicate_iou: float = 0.7,
+    min_duplicate_frames: int = 3,
+    max_gap: int = 4,
+) -> list[Contact]:
+    """Find where boxes of two tracks overlap.
+
+    Args:
+        tracks: Propagated tracks of any phrase: a mask can move on to an object of another class too.
+        min_overlap: Smallest intersection over the smaller box that is a contact, in [0, 1].
+        min_duplicate_iou: Box IoU from which two tracks show one object, in [0, 1].
+        min_duplicate_frames: Shortest run of such frames that counts.
+        max_gap: Contacts no more than this many frames apart are one.
+
+    Returns:
+        Contacts by start frame.
+    """
+    found: list[Contact] = []
+    for i, a in enumerate(tracks):
+        for b in tracks[i + 1 :]:
+            if not len(a) or not len(b):
+                continue
+            if a.frame_indices[0] > b.frame_indices[-1] or b.frame_indices[0] > a.frame_indices[-1]:
+                continue
+            frames, boxes_a, boxes_b = _common(a, b)
+            iou, overlap = _pairwise(boxes_a, boxes_b)
+            touching = overlap >= min_overlap
+            same = frames[iou >= min_duplicate_iou]
+            for start, stop in intervals(frames[touching], max_gap=max_gap):
+                inside = (frames >= start) & (frames < stop)
+                deepest = int(frames[inside][np.argmax(overlap[inside])])
+                doubles = tuple(
+                    (s, e)
+                    for s, e in intervals(same[(same >= start) & (same < stop)], max_gap=2)
+                    if e - s >= min_duplicate_frames
+                )
+                found.append(Contact((a.track_id, b.track_id), start, stop, deepest, float(iou[inside].max()), doubles))
+    return sorted(found, key=lambda c: (c.start, c.track_ids))
+
+
+def find_gaps(track: Track, *, min_gap: int = 3, allowance: int = 30) -> Iterator[Cut]:
+    """Cut a track where it is absent for `min_gap` frames or more; `allowance` frames make the cut fully risky."""
+    missing = np.diff(track.frame_indices) - 1
+    for i in np.flatnonzero(missing >= min_gap).tolist():
+        depth = min(1.0, float(missing[i]) / allowance)
+        yield Cut(track.track_id, int(track.frame_indices[i + 1]), CutKind.GAP, depth)
+
+
+def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0) -> Iterator[Cut]:
+    """Cut a track where its box leaps, or changes its area at once.
+
+    Args:
+        track: The track.
+        max_step: Largest move of the centre between neighbouring frames, in box sizes (square root of the area).
+        max_growth: Largest ratio of neighbouring areas, either way.
+    """
+    if len(track) < 2:
+        return
+    boxes = track.boxes_xyxy
+    step = np.diff(track.frame_indices)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    area = np.maximum(box_areas(boxes), 1.0)
+    size = np.sqrt(np.minimum(area[1:], area[:-1]))
+    leap = np.linalg.norm(np.diff(centres, axis=0), axis=1) / size / step
+    growth = np.exp(np.abs(np.diff(np.log(area))))
+    sudden = (step <= 2) & ((leap > max_step) | (growth > max_growth))
+    for i in np.flatnonzero(sudden).tolist():
+        yield Cut(track.track_id, int(track.frame_indices[i + 1]), CutKind.JUMP, 1.0)
+
+
+def merge_cuts(cuts: Iterable[Cut], *, min_frames: int = 3) -> list[Cut]:
+    """Of cuts of one track closer than `min_frames`, keep the riskiest."""
+    kept: list[Cut] = []
+    for cut in sorted(cuts, key=lambda c: (c.track_id, c.frame)):
+        if kept and kept[-1].track_id == cut.track_id and cut.frame - kept[-1].frame < min_frames:
+            if cut.depth > kept[-1].depth:
+                kept[-1] = cut
+            continue
+        kept.append(cut)
+    return kept
+
+
+def frames_to_mask(frames: IntArray, ranges: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which of `frames` lie in any of the half-open `ranges`: bool of the same length."""
+    inside = np.zeros(len(frames), np.bool_)
+    for start, stop in ranges:
+        inside |= (frames >= start) & (frames < stop)
+    return inside

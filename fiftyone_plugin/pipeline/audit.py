@@ -1,0 +1,133 @@
+"""Tracks that exist already, from any tool, audited and repaired: needs the video and an embedder, no SAM 2.
+
+The tracks are taken as propagated tracks; views are cut out of the video, and the identity layer does the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fiftyone_plugin import __version__, registry
+from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin.errors import TrackFileError
+from fiftyone_plugin.geometry import decode_mask
+from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.interfaces import Embedder, FrameSource
+from fiftyone_plugin.pipeline.recorder import Recorder
+from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
+from fiftyone_plugin.pipeline.views import collect_views
+from fiftyone_plugin.types import BoolArray, FloatArray, FrameMasks, Track, TrackingResult
+
+__all__ = ["repair"]
+
+_AREA_MEMORY_FRAMES = 32
+
+
+def repair(
+    source: FrameSource,
+    tracks: Sequence[Track],
+    options: TrackingOptions | None = None,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    embedder: Embedder | None = None,
+) -> TrackingResult:
+    """Find and repair exchanged, broken and doubled identities in tracks of another tool.
+
+    Args:
+        source: The video the tracks were made on.
+        tracks: At least one; masks are used where there are any, else an ellipse inside each box.
+        options: The embedder's name, evidence and identity settings.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame; views are then taken from the frames up to there only.
+        embedder: One that is already loaded.
+
+    Raises:
+        TrackFileError: The tracks do not fit the video.
+    """
+    options = options or TrackingOptions()
+    began = time.perf_counter()
+    info = source.info
+    last = max((int(t.frame_indices[-1]) for t in tracks if len(t)), default=-1)
+    if last >= info.frame_count:
+        raise TrackFileError(
+            f"the tracks reach frame {last} (0-based) but {info.source} has {info.frame_count} frames: "
+            f"give the video that they were made on"
+        )
+    model = embedder or registry.make_embedder(options.models.embedder, device=options.device)
+    recorder = Recorder(model.name)
+    rows: dict[int, list[tuple[Track, int]]] = {}
+    for t in tracks:
+        recorder.open(t.track_id, t.phrase)
+        for row, frame_index in enumerate(t.frame_indices.tolist()):
+            rows.setdefault(frame_index, []).append((t, row))
+    warnings: list[str] = []
+    done = 0
+    if rows:
+        for frame in source.frames(min(rows), last + 1):
+            if should_stop is not None and should_stop():
+                warnings.append(f"stopped before frame {frame.index} as asked; later frames were not looked at")
+                break
+            done += 1
+            here = rows.pop(frame.index, [])
+            if here:
+                masks = np.stack([_mask(t, r, info.height_px, info.width_px) for t, r in here])
+                boxes = np.stack([t.boxes_xyxy[r] for t, r in here])
+                seen = FrameMasks(
+                    frame.index,
+                    np.array([t.track_id for t, _ in here], np.int64),
+                    masks,
+                    np.ones(len(here), np.float32),
+                    np.full(len(here), 10.0, np.float32),
+                )
+                usual = [_usual_area(t, r, masks[k]) for k, (t, r) in enumerate(here)]
+                collect_views(frame, seen, boxes, usual, recorder=recorder, embedder=model, options=options.evidence)
+            if on_progress is not None:
+                on_progress(Progress(frame.index, done, last + 1, len(here), "repair", time.perf_counter() - began))
+    resolution = resolve(tracks, recorder.galleries(), options=options.identity)
+    return TrackingResult(
+        video=info,
+        tracks=apply_repairs(resolution.with_confidence(tracks), resolution.repairs),
+        encounters=resolution.encounters,
+        decisions=resolution.decisions,
+        repairs=resolution.repairs,
+        frames_processed=done,
+        seconds=time.perf_counter() - began,
+        peak_memory_mb=peak_memory_mb(),
+        warnings=(*source.warnings, *warnings),
+        settings={"shepherd": __version__, **options.as_dict()},
+    )
+
+
+def _mask(track: Track, row: int, height_px: int, width_px: int) -> BoolArray:
+    if track.masks is not None:
+        mask = decode_mask(track.masks[row])
+        if mask.shape != (height_px, width_px):
+            raise TrackFileError(
+                f"track {track.track_id}: masks are {mask.shape[1]} x {mask.shape[0]} px but the video is "
+                f"{width_px} x {height_px} px: give the video that they were made on"
+            )
+        return mask
+    return _ellipse(track.boxes_xyxy[row], height_px, width_px)
+
+
+def _ellipse(box_xyxy: FloatArray, height_px: int, width_px: int) -> BoolArray:
+    """The ellipse inside a box: corners of a box show background more often than the object."""
+    x0, y0, x1, y1 = box_xyxy.tolist()
+    y, x = np.ogrid[:height_px, :width_px]
+    across = (x + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)
+    down = (y + 0.5 - (y0 + y1) / 2) / max((y1 - y0) / 2, 0.5)
+    return np.asarray(across**2 + down**2 <= 1.0, np.bool_)
+
+
+def _usual_area(track: Track, row: int, mask: BoolArray) -> float:
+    """Median box area around a row, scaled to the mask's share of its box."""
+    near = track.boxes_xyxy[max(0, row - _AREA_MEMORY_FRAMES) : row + _AREA_MEMORY_FRAMES + 1]
+    areas = (near[:, 2] - near[:, 0]) * (near[:, 3] - near[:, 1])
+    own = float(
+        (track.boxes_xyxy[row, 2] - track.boxes_xyxy[row, 0]) * (track.boxes_xyxy[row, 3] - track.boxes_xyxy[row, 1])
+    )
+    return float(np.median(areas)) * float(mask.sum()) / max(own, 1.0)

@@ -1,0 +1,161 @@
+"""From a source and a prompt to a `TrackingResult`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fiftyone_plugin import __version__
+from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin.detectors.prompt import parse_prompt
+from fiftyone_plugin.detectors.prompted import PromptedDetector
+from fiftyone_plugin.errors import FrameRangeError
+from fiftyone_plugin.identity import Resolution, apply_repairs, resolve
+from fiftyone_plugin.interfaces import FrameSource
+from fiftyone_plugin.pipeline.backends import Backends
+from fiftyone_plugin.pipeline.backfill import fill_back
+from fiftyone_plugin.pipeline.recorder import Recorder
+from fiftyone_plugin.pipeline.walk import Walk
+from fiftyone_plugin.types import Detections, Frame, TrackingResult, VideoInfo
+
+__all__ = ["Progress", "peak_memory_mb", "preview", "track"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is."""
+
+    frame_index: int
+    """0-based."""
+    frames_done: int
+    frames_total: int
+    """Expected; a damaged video may end earlier."""
+    tracks_live: int
+    stage: str
+    """``track`` or ``repair``."""
+    seconds: float
+    """Since the run began, loading of models included."""
+
+
+def track(
+    source: FrameSource,
+    prompt: str,
+    options: TrackingOptions | None = None,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    backends: Backends | None = None,
+) -> TrackingResult:
+    """Find what the prompt names, carry it through the video, and repair identities.
+
+    Args:
+        source: The video.
+        prompt: Classes, separated by periods, commas or new lines.
+        options: Everything else.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame; when it says yes, the result covers the frames up to there.
+        backends: Models that are already loaded; by default those that `options` name.
+
+    Raises:
+        PromptError: The prompt names no class.
+        FrameRangeError: The range lies outside the video.
+        VideoError: Nothing can be decoded.
+        ModelUnavailableError: Weights are missing.
+    """
+    options = options or TrackingOptions()
+    began = time.perf_counter()
+    phrases = parse_prompt(prompt)
+    total = _frames_asked_for(source.info, options)
+    models = backends or Backends.load(options)
+    detector = PromptedDetector(models.detector, phrases, options.detection)
+    recorder = Recorder(models.embedder.name)
+    session = models.propagator.open(height_px=source.info.height_px, width_px=source.info.width_px)
+    walk = Walk(detector, session, models.embedder, recorder, options)
+    warnings: list[str] = []
+    done = 0
+    for frame in source.frames(options.start, options.stop):
+        if should_stop is not None and should_stop():
+            warnings.append(f"stopped before frame {frame.index} as asked; the tracks end there")
+            break
+        walk.step(frame)
+        done += 1
+        if on_progress is not None:
+            on_progress(Progress(frame.index, done, total, walk.live_tracks, "track", time.perf_counter() - began))
+    tracks, resolution = recorder.tracks(), Resolution((), (), (), ())
+    if options.identity.repair and tracks:
+        if on_progress is not None:
+            last = options.start + max(done - 1, 0)
+            on_progress(Progress(last, done, total, walk.live_tracks, "repair", time.perf_counter() - began))
+        fill_back(source, models.propagator, models.embedder, recorder, walk.births, options)
+        carried = recorder.tracks()
+        resolution = resolve(carried, recorder.galleries(), recorder.supports(), options=options.identity)
+        tracks = apply_repairs(resolution.with_confidence(carried), resolution.repairs)
+    if not tracks:
+        warnings.append(f"nothing found for {', '.join(repr(p) for p in phrases)}: zero tracks")
+    return TrackingResult(
+        video=source.info,
+        tracks=tracks,
+        encounters=resolution.encounters,
+        decisions=resolution.decisions,
+        repairs=resolution.repairs,
+        frames_processed=done,
+        seconds=time.perf_counter() - began,
+        peak_memory_mb=peak_memory_mb(),
+        warnings=(*source.warnings, *walk.warnings, *warnings),
+        settings={"prompt": prompt, "phrases": list(phrases), "shepherd": __version__, **options.as_dict()},
+    )
+
+
+def preview(
+    source: FrameSource,
+    prompt: str,
+    options: TrackingOptions | None = None,
+    *,
+    frames: int = 4,
+    backends: Backends | None = None,
+) -> list[tuple[Frame, Detections]]:
+    """Let the detector look at a few frames spread over the video, so that a prompt can be judged before a long run.
+
+    Args:
+        source: The video.
+        prompt: As for `track`.
+        options: Detection settings and frame range.
+        frames: How many frames, 1 or more.
+        backends: Models that are already loaded.
+    """
+    options = options or TrackingOptions()
+    phrases = parse_prompt(prompt)
+    total = _frames_asked_for(source.info, options)
+    models = backends or Backends.load(options)
+    detector = PromptedDetector(models.detector, phrases, options.detection)
+    picks = np.unique(np.linspace(options.start, options.start + total - 1, max(frames, 1) * 2 + 1).round()[1::2])
+    shown: list[tuple[Frame, Detections]] = []
+    for index in picks.astype(int).tolist():
+        for frame in source.frames(index, index + 1):
+            shown.append((frame, detector.detect([frame])[0]))
+    return shown
+
+
+def peak_memory_mb() -> float:
+    """Highest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def _frames_asked_for(info: VideoInfo, options: TrackingOptions) -> int:
+    count, start, stop = info.frame_count, options.start, options.stop
+    if start < 0 or start >= count:
+        raise FrameRangeError(f"--start {start}: must lie in [0, {count - 1}], the video has {count} frames")
+    if stop is not None and not start < stop <= count:
+        raise FrameRangeError(f"--stop {stop}: must lie in [{start + 1}, {count}], the video has {count} frames")
+    return (stop if stop is not None else count) - start
+
+
+def with_repair(options: TrackingOptions, repair: bool) -> TrackingOptions:
+    """The same options with repair switched on or off."""
+    return replace(options, identity=replace(options.identity, repair=repair))

@@ -1,0 +1,1 @@
+"""The procedural world: random scenes for training, scripted scenes with known identities, and scripted backends."""
