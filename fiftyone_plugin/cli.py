@@ -286,7 +286,12 @@ def _repair(a: argparse.Namespace) -> None:
                 on_progress=bar,
                 should_stop=a.should_stop,
             )
-            _print(a, outcome.as_dict(), outcome.lines())
+            for line in outcome.failures:
+                print(f"shepherd: {line}", file=sys.stderr)
+            values = outcome.as_dict()
+            values["tracks_before"] = sum(v.tracks_before for v in outcome.videos)
+            values["tracks_after"] = values.pop("tracks")
+            _print(a, values, outcome.lines())
             return
         before = api.read_tracks(Path(a.tracks))
         result = api.repair(a.source, before, options=options, on_progress=bar, should_stop=a.should_stop)
@@ -369,6 +374,7 @@ class _Bar:
     def __enter__(self) -> _Bar:
         from tqdm import tqdm
 
+        self._stage = ""
         self._bar = tqdm(unit=" frames", file=sys.stderr, dynamic_ncols=True, leave=False, disable=None)
         return self
 
@@ -376,12 +382,14 @@ class _Bar:
         self._bar.close()
 
     def __call__(self, progress: Any) -> None:
-        if self._bar.total != progress.frames_total:
+        if self._bar.total != progress.frames_total or progress.frames_done < self._bar.n:
             self._bar.reset(total=progress.frames_total)
-        self._bar.n = progress.frames_done
-        self._bar.set_description(progress.stage, refresh=False)
         self._bar.set_postfix_str(f"{progress.tracks_live} objects", refresh=False)
-        self._bar.update(0)
+        self._bar.update(progress.frames_done - self._bar.n)
+        if self._stage != progress.stage:
+            # Shown at once: a new stage may take long before its first frame is done.
+            self._stage = progress.stage
+            self._bar.set_description(progress.stage)
 
 
 if __name__ == "__main__":

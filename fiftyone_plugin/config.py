@@ -140,7 +140,7 @@ class IdentityOptions:
 
     repair: bool = True
     """False: propagation as it is, byte for byte."""
-    min_margin: float = 2.0
+    min_margin: float = 1.0
     """Smallest log-odds (nats) that decide an encounter; below it the encounter is left to a person."""
     known_counts: Mapping[str, int] = field(default_factory=dict)
     """Phrase to the number of its objects in the whole video, where it is known."""

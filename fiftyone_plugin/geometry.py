@@ -24,6 +24,7 @@ __all__ = [
     "crop",
     "crop_to_box",
     "decode_mask",
+    "ellipse_mask",
     "encode_mask",
     "mask_boxes",
     "mask_iou",
@@ -94,8 +95,9 @@ def mask_boxes(masks: BoolArray) -> FloatArray:
 
 def mask_iou(a: BoolArray, b: BoolArray) -> FloatArray:
     """Intersection over union of every pair of dense masks: (N, H, W), (M, H, W) to (N, M); 0 for two empty ones."""
-    flat_a = a.reshape(len(a), -1).astype(np.float32)
-    flat_b = b.reshape(len(b), -1).astype(np.float32)
+    # The number of pixels is spelt out: NumPy cannot infer it where there is no mask.
+    flat_a = a.reshape(len(a), a.shape[1] * a.shape[2]).astype(np.float32)
+    flat_b = b.reshape(len(b), b.shape[1] * b.shape[2]).astype(np.float32)
     both = flat_a @ flat_b.T
     union = flat_a.sum(axis=1)[:, None] + flat_b.sum(axis=1)[None] - both
     return _ratio(both, union)
@@ -144,6 +146,15 @@ def crop(image_rgb: NDArray[np.uint8], mask: BoolArray, box_xyxy: FloatArray) ->
     """Cut one object out of a frame: image (H, W, 3), mask (H, W) and its box to a `Crop`, copied."""
     x0, y0, x1, y1 = _hull(box_xyxy, mask.shape[0], mask.shape[1])
     return Crop(image_rgb[y0:y1, x0:x1].copy(), mask[y0:y1, x0:x1].copy())
+
+
+def ellipse_mask(box_xyxy: FloatArray, *, height_px: int, width_px: int) -> BoolArray:
+    """The ellipse inscribed in a box: bool (H, W)."""
+    x0, y0, x1, y1 = box_xyxy.tolist()
+    y, x = np.ogrid[:height_px, :width_px]
+    across = (x + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)
+    down = (y + 0.5 - (y0 + y1) / 2) / max((y1 - y0) / 2, 0.5)
+    return np.asarray(across**2 + down**2 <= 1.0, np.bool_)
 
 
 def _hull(box_xyxy: FloatArray, height_px: int, width_px: int) -> tuple[int, int, int, int]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from fiftyone_plugin.errors import BackendError, DependencyError
 from fiftyone_plugin.embedders.combined import CombinedEmbedder
+from fiftyone_plugin.errors import BackendError, DependencyError
 from fiftyone_plugin.interfaces import Detector, Embedder, Propagator
 from fiftyone_plugin.weights import HubModel, is_cached, resolve_device
 
@@ -33,6 +33,13 @@ __all__ = [
 ]
 
 Factory = Callable[[str | None, str], Any]
+
+_HOW_TO_INSTALL = {
+    # Otherwise it compiles CUDA code that is not used here, against a second torch in an isolated build.
+    "sam2": "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2==1.1.0",
+    # Its own requirements would put another OpenCV over FiftyOne's.
+    "groundingdino": "pip install addict yapf timm && pip install --no-deps groundingdino-py==0.4.0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ def make_embedder(spec: str, *, device: str = "auto") -> Embedder:
 
 
 def overview() -> list[dict[str, str]]:
-    """Every backend and variant: ``kind``, ``name``, ``state`` (what is missing, or where the weights are), ``about``."""
+    """Every backend and variant: ``kind``, ``name``, ``state`` (what is missing, or where weights are), ``about``."""
     rows: list[dict[str, str]] = []
     for kind in BUILT_IN:
         for name, entry in available(kind).items():
@@ -177,9 +184,8 @@ def _make(kind: str, spec: str, device: str) -> Any:
         return cast(Factory, point.load())(variant or None, device)
     for package in entry.requires:
         if importlib.util.find_spec(package) is None:
-            raise DependencyError(
-                f"{kind[:-1]} {name!r} needs the package {package!r}: pip install 'fiftyone-shepherd[all]'"
-            )
+            how = _HOW_TO_INSTALL.get(package, f"pip install {package}")
+            raise DependencyError(f"{kind[:-1]} {name!r} needs the package {package!r}: {how}")
     module, function = entry.factory.split(":")
     factory = cast(Factory, getattr(importlib.import_module(module), function))
     return factory(variant or (entry.variants[0] if entry.variants else None), device)

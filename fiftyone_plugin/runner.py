@@ -14,9 +14,18 @@ from typing import Any, TypeVar
 from fiftyone_plugin import pipeline
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.detectors.prompt import parse_prompt
-from fiftyone_plugin.errors import InputError, OutputError
+from fiftyone_plugin.errors import FieldConflictError, InputError, OutputError
+from fiftyone_plugin.types import TrackingResult
 
-__all__ = ["DatasetProgress", "DatasetSummary", "VideoOutcome", "finished_before", "stream", "track_dataset"]
+__all__ = [
+    "DatasetProgress",
+    "DatasetSummary",
+    "VideoOutcome",
+    "finished_before",
+    "repair_dataset",
+    "stream",
+    "track_dataset",
+]
 
 T = TypeVar("T")
 
@@ -65,6 +74,8 @@ class VideoOutcome:
     source: str
     frames: int = 0
     tracks: int = 0
+    tracks_before: int = 0
+    """Of an audit: tracks that were read."""
     encounters: int = 0
     repairs: int = 0
     needs_review: int = 0
@@ -199,20 +210,85 @@ def track_dataset(
             # A bug in one video must not cost the night's work on the others; it is reported as what it is.
             outcomes.append(VideoOutcome(source, error=f"unexpected {type(error).__name__}: {error}"))
             continue
-        outcomes.append(
-            VideoOutcome(
-                source=source,
-                frames=result.frames_processed,
-                tracks=len(result.tracks),
-                encounters=len(result.encounters),
-                repairs=len(result.repairs),
-                needs_review=len(result.needs_review),
-                seconds=result.seconds,
-                peak_memory_mb=result.peak_memory_mb,
-                warnings=result.warnings,
-            )
-        )
+        outcomes.append(_outcome(source, result))
     return DatasetSummary(field, tuple(outcomes), was_cancelled=was_asked.answer)
+
+
+def repair_dataset(
+    dataset_or_view: Any,
+    from_field: str,
+    *,
+    field: str = "tracks_repaired",
+    options: TrackingOptions | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[DatasetProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> DatasetSummary:
+    """Audit and repair the tracks of a label field, from whatever tool, and write them to another field.
+
+    Args:
+        dataset_or_view: A dataset, a view, or the name of a dataset.
+        from_field: Frame field with `Detections` that have an `index` or an `instance`; is only read.
+        field: New frame field for the repaired tracks.
+        options: Embedder, evidence and identity settings.
+        dry_run: Report only, write nothing.
+        overwrite: Replace what this plugin wrote to `field` before.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame; the video it falls in is not written.
+
+    Raises:
+        VideoError: There is nothing in the dataset.
+        TrackFileError: `from_field` holds no tracks.
+        FieldConflictError: `field` is not ours, or `overwrite` was not given.
+    """
+    from fiftyone_plugin import labels
+
+    options = options or TrackingOptions()
+    if field == from_field and not dry_run:
+        raise FieldConflictError(f"field {field!r}: holds the tracks that are read; give another field for the result")
+    collection = labels.load_dataset(dataset_or_view) if isinstance(dataset_or_view, str) else dataset_or_view
+    found = list(labels.targets(collection))
+    ids = [labels.target_id(target) for target in found]
+    if not dry_run:
+        labels.require_writable(labels.dataset_of(found[0]), field, ids, overwrite=overwrite)
+    was_asked = _Remembered(should_stop)
+    outcomes: list[VideoOutcome] = []
+    for number, target in enumerate(found, start=1):
+        if was_asked():
+            break
+        source = labels.describe(target)
+        try:
+            before = labels.read_tracks(target, from_field)
+            result = pipeline.repair(
+                labels.open_target(target),
+                before,
+                options,
+                on_progress=_report(on_progress, number, len(found), source),
+                should_stop=was_asked,
+            )
+            if not dry_run and not was_asked.answer:
+                labels.write_tracks(target, field, result, overwrite=overwrite)
+        except InputError as error:
+            outcomes.append(VideoOutcome(source, error=str(error)))
+            continue
+        outcomes.append(_outcome(source, result, tracks_before=len(before)))
+    return DatasetSummary(field, tuple(outcomes), was_cancelled=was_asked.answer)
+
+
+def _outcome(source: str, result: TrackingResult, *, tracks_before: int = 0) -> VideoOutcome:
+    return VideoOutcome(
+        source=source,
+        frames=result.frames_processed,
+        tracks=len(result.tracks),
+        tracks_before=tracks_before,
+        encounters=len(result.encounters),
+        repairs=len(result.repairs),
+        needs_review=len(result.needs_review),
+        seconds=result.seconds,
+        peak_memory_mb=result.peak_memory_mb,
+        warnings=result.warnings,
+    )
 
 
 def finished_before(

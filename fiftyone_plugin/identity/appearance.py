@@ -26,10 +26,10 @@ MAX_LOG_ODDS = 6.0
 _DIRECTIONS = 16
 """At most so many directions of the embedding are looked at."""
 _DRIFT = 2.0
-"""Views before and after an encounter vary more than those of neighbouring stretches: their variance, by this factor."""
+"""Views across an encounter vary more than those of neighbouring stretches: their variance, by this factor."""
 _FLOOR = 0.05
 """Part of the mean variance that is added in every direction: a short video shows too little variation of anyone."""
-_FULL_SET = 4
+_FULL_SET = 8
 """So many views average out what varies from view to view; fewer count as proportionally noisier."""
 
 
@@ -90,21 +90,40 @@ class Calibration:
         Raises:
             EmbeddingMismatchError: The views come from another embedder than the calibration.
         """
-        if not len(a) or not len(b) or not len(self.between):
-            return 0.0
-        x, y = self._coordinates(a), self._coordinates(b)
-        # Variance of each set's mean around its individual.
-        noise_x, noise_y = max(1.0, _FULL_SET / len(a)), max(1.0, _FULL_SET / len(b))
-        own_x, own_y = self.between + noise_x, self.between + noise_y
-        determinant = own_x * own_y - self.between**2
-        same = -np.log(determinant) / 2 - (x**2 * own_y + y**2 * own_x - 2 * self.between * x * y) / determinant / 2
-        different = -np.log(own_x * own_y) / 2 - (x**2 / own_x + y**2 / own_y) / 2
-        return float(np.clip((same - different).sum(), -MAX_LOG_ODDS, MAX_LOG_ODDS))
+        return float(self.log_odds_table([a], [b])[0, 0])
+
+    def log_odds_table(self, rows: Sequence[Views], columns: Sequence[Views]) -> NDArray[np.float64]:
+        """`log_odds` of every pair: R and C sets of views to (R, C)."""
+        if not len(self.between):
+            return np.zeros((len(rows), len(columns)))
+        x, noise_x = self._summary(rows)
+        y, noise_y = self._summary(columns)
+        own_x, own_y = self.between + noise_x[:, None], self.between + noise_y[:, None]
+        total = np.zeros((len(rows), len(columns)))
+        for d, between in enumerate(self.between):
+            u, v, xu, yv = own_x[:, d, None], own_y[None, :, d], x[:, d, None], y[None, :, d]
+            determinant = u * v - between**2
+            same = -np.log(determinant) - (xu**2 * v + yv**2 * u - 2 * between * xu * yv) / determinant
+            different = -np.log(u * v) - xu**2 / u - yv**2 / v
+            total += (same - different) / 2
+        known = np.array([len(r) > 0 for r in rows])[:, None] & np.array([len(c) > 0 for c in columns])[None]
+        return np.where(known, np.clip(total, -MAX_LOG_ODDS, MAX_LOG_ODDS), 0.0)
+
+    def _summary(self, sets: Sequence[Views]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Coordinates (N, J) of each set's mean, and the variance (N,) of that mean around its individual."""
+        coordinates = np.zeros((len(sets), len(self.between)))
+        noise = np.ones(len(sets))
+        for k, views in enumerate(sets):
+            if len(views):
+                coordinates[k] = self._coordinates(views)
+                noise[k] = max(1.0, _FULL_SET / len(views))
+        return coordinates, noise
 
     def _coordinates(self, views: Views) -> NDArray[np.float64]:
         if views.embeddings.shape[1] != len(self.centre):
             raise EmbeddingMismatchError(
-                f"embeddings of size {views.embeddings.shape[1]} and {len(self.centre)}: use one embedder for all tracks"
+                f"embeddings of size {views.embeddings.shape[1]} and {len(self.centre)}: "
+                f"use one embedder for all tracks"
             )
         return np.asarray((_mean(views) - self.centre) @ self.directions, np.float64)
 

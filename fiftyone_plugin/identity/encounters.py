@@ -141,13 +141,14 @@ def find_gaps(track: Track, *, min_gap: int = 3, allowance: int = 30) -> Iterato
         yield Cut(track.track_id, int(track.frame_indices[i + 1]), CutKind.GAP, depth)
 
 
-def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0) -> Iterator[Cut]:
-    """Cut a track where its box leaps, or changes its area at once.
+def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0, window: int = 4) -> Iterator[Cut]:
+    """Cut a track where its box leaps, or changes its area, and stays so: a flicker of one frame is no event.
 
     Args:
         track: The track.
-        max_step: Largest move of the centre between neighbouring frames, in box sizes (square root of the area).
-        max_growth: Largest ratio of neighbouring areas, either way.
+        max_step: Largest move of the centre from one frame to the next, in box sizes (square root of the area).
+        max_growth: Largest ratio of the median areas before and after, either way.
+        window: Frames on each side that the medians are taken over.
     """
     if len(track) < 2:
         return
@@ -158,9 +159,12 @@ def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0) 
     size = np.sqrt(np.minimum(area[1:], area[:-1]))
     leap = np.linalg.norm(np.diff(centres, axis=0), axis=1) / size / step
     growth = np.exp(np.abs(np.diff(np.log(area))))
-    sudden = (step <= 2) & ((leap > max_step) | (growth > max_growth))
-    for i in np.flatnonzero(sudden).tolist():
-        yield Cut(track.track_id, int(track.frame_indices[i + 1]), CutKind.JUMP, 1.0)
+    for i in np.flatnonzero((step <= 2) & ((leap > max_step) | (growth > max_growth))).tolist():
+        before, after = slice(max(0, i + 1 - window), i + 1), slice(i + 1, i + 1 + window)
+        moved = float(np.linalg.norm(np.median(centres[after], axis=0) - np.median(centres[before], axis=0)))
+        grown = float(np.exp(abs(np.log(np.median(area[after]) / np.median(area[before])))))
+        if moved > max_step * float(size[i]) or grown > max_growth:
+            yield Cut(track.track_id, int(track.frame_indices[i + 1]), CutKind.JUMP, 1.0)
 
 
 def merge_cuts(cuts: Iterable[Cut], *, min_frames: int = 3) -> list[Cut]:

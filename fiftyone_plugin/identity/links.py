@@ -36,8 +36,10 @@ class LinkOptions:
     """... through a short absence; falls to 0 for a long one."""
     keep_at_jump: float = 0.5
     keep_at_change: float = 0.5
-    encounter: float = -0.5
+    encounter: float = -1.5
     """Another track of the same encounter took the object over."""
+    resuming: float = -3.0
+    """A track left its object for another one, and took it up again later."""
     returning: float = -2.0
     """A track that ended comes back as one that begins."""
     phrase_doubt: float = 1.0
@@ -74,6 +76,7 @@ class Links:
     """Loss if a chosen link were forbidden, by link."""
 
     def predecessor(self) -> dict[int, int]:
+        """The links the other way round."""
         return {j: i for i, j in self.successor.items()}
 
 
@@ -99,16 +102,28 @@ def solve_links(
         max_rounds: Rounds of linking, pooling and linking again.
     """
     options = options or LinkOptions()
-    priors = _candidate_priors(tracklets, nodes, contacts, options)
+    priors = _candidate_priors(tracklets, nodes, contacts, calibration, options)
     for pair in forbidden:
         priors.pop(pair, None)
+    motions = {(i, j): motion_log_odds(tracklets[i], tracklets[j], options) for i, j in priors}
+    place = {node: k for k, node in enumerate(nodes)}
     past = {i: tracklets[i].views for i in nodes}
     future = dict(past)
     successor: dict[int, int] = {}
     links = Links({}, {})
     for _ in range(max_rounds):
+        appearance = calibration.log_odds_table([past[i] for i in nodes], [future[j] for j in nodes])
         candidates = {
-            (i, j): _score(tracklets[i], tracklets[j], prior, is_keep, past[i], future[j], calibration, options)
+            (i, j): _score(
+                tracklets[i],
+                tracklets[j],
+                prior,
+                is_keep,
+                float(appearance[place[i], place[j]]),
+                len(past[i]) > 0 and len(future[j]) > 0,
+                motions[i, j],
+                options,
+            )
             for (i, j), (prior, is_keep) in priors.items()
         }
         solved = _assign(nodes, candidates)
@@ -122,36 +137,31 @@ def solve_links(
 
 
 def _candidate_priors(
-    tracklets: Sequence[Tracklet], nodes: Sequence[int], contacts: Sequence[Contact], options: LinkOptions
+    tracklets: Sequence[Tracklet],
+    nodes: Sequence[int],
+    contacts: Sequence[Contact],
+    calibration: Calibration,
+    options: LinkOptions,
 ) -> dict[tuple[int, int], tuple[float, bool]]:
     """Every link that could be made, with its prior and whether it keeps to the propagated track."""
     taking_part = set(nodes)
     priors: dict[tuple[int, int], tuple[float, bool]] = {}
-    keeps_end: set[int] = set()
     by_track: dict[int, list[Tracklet]] = {}
     for t in tracklets:
         by_track.setdefault(t.track_id, []).append(t)
     for pieces in by_track.values():
         previous: int | None = None
+        skipped = np.inf
         for t in pieces:
+            prior = _keep_prior(t, options)
             node = t.index if t.copy_of is None else t.copy_of
             if node not in taking_part:
+                skipped = min(skipped, prior)
                 continue
             if previous is not None and previous != node and _in_order(tracklets[previous], tracklets[node], options):
-                cut = t.cut.kind if t.cut is not None else CutKind.GAP
-                depth = t.cut.depth if t.cut is not None else 1.0
-                prior = {
-                    CutKind.CONTACT: options.keep_at_contact - options.contact_depth * depth,
-                    CutKind.DUPLICATE: options.keep_at_duplicate,
-                    CutKind.GAP: options.keep_at_gap * (1 - depth),
-                    CutKind.JUMP: options.keep_at_jump,
-                    CutKind.CHANGE: options.keep_at_change,
-                }[cut]
                 best = priors.get((previous, node), (_FORBIDDEN, True))[0]
-                priors[previous, node] = (max(best, prior), True)
-                if cut is CutKind.CONTACT:
-                    keeps_end.add(previous)
-            previous = node
+                priors[previous, node] = (max(best, min(prior, skipped)), True)
+            previous, skipped = node, np.inf
     groups = _groups(contacts)
     ends: dict[int, list[int]] = {}
     begins: dict[int, list[int]] = {}
@@ -164,18 +174,29 @@ def _candidate_priors(
         for i in ends.get(g, []):
             for j in starting:
                 if i != j and (i, j) not in priors and _fits(tracklets[i], tracklets[j], options):
-                    priors[i, j] = (options.encounter, False)
-    loose_ends = [i for i in nodes if i not in keeps_end]
-    loose_starts = [
-        j
-        for j in nodes
-        if tracklets[j].cut is None or tracklets[j].cut.kind is not CutKind.CONTACT  # type: ignore[union-attr]
-    ]
-    for i in loose_ends:
-        for j in loose_starts:
-            if i != j and (i, j) not in priors and _fits(tracklets[i], tracklets[j], options):
-                priors[i, j] = (options.returning, False)
+                    own = tracklets[i].track_id == tracklets[j].track_id
+                    priors[i, j] = (options.resuming if own else options.encounter, False)
+    # Only what looks alike can be a return: without this gate, all pairs of a long video would be candidates.
+    alike = calibration.log_odds_table([tracklets[i].views for i in nodes], [tracklets[j].views for j in nodes])
+    for a, b in np.argwhere(alike > -1).tolist():
+        i, j = nodes[a], nodes[b]
+        if i != j and (i, j) not in priors and _fits(tracklets[i], tracklets[j], options):
+            own = tracklets[i].track_id == tracklets[j].track_id
+            priors[i, j] = (options.resuming if own else options.returning, False)
     return priors
+
+
+def _keep_prior(t: Tracklet, options: LinkOptions) -> float:
+    """Log-odds that nothing happened at the cut before a tracklet."""
+    if t.cut is None:
+        return options.keep_at_gap
+    return {
+        CutKind.CONTACT: options.keep_at_contact - options.contact_depth * t.cut.depth,
+        CutKind.DUPLICATE: options.keep_at_duplicate,
+        CutKind.GAP: options.keep_at_gap * (1 - t.cut.depth),
+        CutKind.JUMP: options.keep_at_jump,
+        CutKind.CHANGE: options.keep_at_change,
+    }[t.cut.kind]
 
 
 def _groups(contacts: Sequence[Contact]) -> list[tuple[frozenset[int], int, int]]:
@@ -221,14 +242,11 @@ def _score(
     b: Tracklet,
     prior: float,
     is_keep: bool,
-    past: Views,
-    future: Views,
-    calibration: Calibration,
+    appearance: float,
+    has_views: bool,
+    motion: float,
     options: LinkOptions,
 ) -> Link:
-    has_views = len(past) > 0 and len(future) > 0
-    appearance = calibration.log_odds(past, future)
-    motion = motion_log_odds(a, b, options)
     total = prior + appearance + motion
     if a.phrase != b.phrase:
         total -= options.phrase_doubt + options.phrase_vote * min(a.matches, b.matches)
@@ -238,7 +256,7 @@ def _score(
 
 
 def motion_log_odds(a: Tracklet, b: Tracklet, options: LinkOptions) -> float:
-    """How well b begins where a was heading, in log-odds, at most `motion_limit` in favour and three times that against.
+    """How well b begins where a was heading, in log-odds: `motion_limit` in favour at most, three times that against.
 
     The error of a straight path is taken as normal with a spread of 0.5 object sizes, growing by 0.06 a frame.
     """

@@ -14,49 +14,106 @@ from fiftyone_plugin.identity.tracklets import Tracklet
 
 __all__ = ["settle_orphans"]
 
-_MIN_FRAMES = 8
-_MIN_VIEWS = 3
+_MIN_FRAMES = 16
+_MIN_VIEWS = 5
+_MIN_MATCHES = 2
+_OVERLAP_FRAMES = 4
 _MAX_ALIEN = -2.0
 """Log-odds (nats) below which a stretch does not show its track's object."""
 
 
-def settle_orphans(tracklets: Sequence[Tracklet], links: Links, calibration: Calibration) -> set[int]:
-    """Decide about every tracklet that begins a chain in the middle of its track; adds links, in place.
+def settle_orphans(
+    candidates: Sequence[Tracklet],
+    tracklets: Sequence[Tracklet],
+    nodes: Sequence[int],
+    links: Links,
+    calibration: Calibration,
+) -> set[int]:
+    """Decide about every tracklet that has no past although its track has one; adds links, in place.
+
+    Args:
+        candidates: Tracklets that are still in play, by track and time.
+        tracklets: All tracklets, by index.
+        nodes: Indices of those that took part in the assignment; the others gave too little evidence for it.
+        links: The assignment; is added to.
+        calibration: Of this video.
 
     Returns:
         Indices of the tracklets to take out.
     """
     gone: set[int] = set()
     last: dict[int, Tracklet] = {}
-    taking_part = {i for pair in links.candidates for i in pair}
-    for t in tracklets:
-        if t.copy_of is not None or t.index not in taking_part:
+    took_part = set(nodes)
+    for t in candidates:
+        if t.copy_of is not None or t.index in gone:
             continue
         before = last.get(t.track_id)
-        last[t.track_id] = t
         if before is None or t.index in links.predecessor():
+            last[t.track_id] = t
             continue
         future = _chain_from(t.index, links)
+        if t.index in took_part and _is_well_founded([tracklets[n] for n in future]):
+            last[t.track_id] = t
+            continue
         known = [tracklets[n].views for n in _chain_to(before.index, links) if len(tracklets[n].views)]
         alien = t.phrase != before.phrase or (
             bool(known) and len(t.views) > 0 and calibration.log_odds(pool(known), t.views) < _MAX_ALIEN
         )
-        length = sum(tracklets[n].stop - tracklets[n].start for n in future)
-        views = sum(len(tracklets[n].views) for n in future)
-        matches = sum(tracklets[n].matches for n in future)
-        if length >= _MIN_FRAMES and views >= _MIN_VIEWS and (matches > 0 or tracklets[t.index].looks == 0):
-            continue
         after = links.successor.get(before.index)
-        is_free = after is None or tracklets[after].start >= tracklets[future[-1]].stop
-        if is_free and not alien:
-            if after is not None:
-                links.successor[future[-1]] = after
-                links.candidates.setdefault((future[-1], after), _forced())
-            links.successor[before.index] = t.index
-            links.candidates.setdefault((before.index, t.index), _forced())
-        else:
+        is_free = after is None or tracklets[after].start + _OVERLAP_FRAMES >= tracklets[future[-1]].stop
+        if alien or not is_free or (t.looks >= 2 and t.matches == 0 and not len(t.views)):
             gone |= set(future)
-    return gone
+            continue
+        if after is not None:
+            links.successor[future[-1]] = after
+            links.candidates.setdefault((future[-1], after), _forced())
+        links.successor[before.index] = t.index
+        links.candidates.setdefault((before.index, t.index), _forced())
+        last[t.track_id] = t
+    return gone | _settle_beginnings(candidates, tracklets, gone, links)
+
+
+def _settle_beginnings(
+    candidates: Sequence[Tracklet], tracklets: Sequence[Tracklet], gone: set[int], links: Links
+) -> set[int]:
+    """A short beginning of a track whose rest went to a known identity goes there too, or is taken out."""
+    dropped: set[int] = set()
+    following: dict[int, Tracklet] = {}
+    for t in reversed(candidates):
+        if t.copy_of is not None or t.index in gone:
+            continue
+        after = following.get(t.track_id)
+        following[t.track_id] = t
+        chain = _chain_from(t.index, links)
+        if t.index in links.predecessor() or after is None or after.index in chain:
+            continue
+        if _is_well_founded([tracklets[n] for n in chain]):
+            continue
+        before = links.predecessor().get(after.index)
+        last = tracklets[chain[-1]]
+        is_free = last.stop <= after.start + _OVERLAP_FRAMES and (
+            before is None or tracklets[before].stop <= t.start + _OVERLAP_FRAMES
+        )
+        if not is_free or after.phrase != t.phrase:
+            dropped |= set(chain)
+            continue
+        if before is not None:
+            links.successor[before] = t.index
+            links.candidates.setdefault((before, t.index), links.candidates[before, after.index])
+            links.margins.setdefault((before, t.index), links.margins.get((before, after.index), 0.0))
+        links.successor[chain[-1]] = after.index
+        links.candidates.setdefault((chain[-1], after.index), _forced())
+    return dropped
+
+
+def _is_well_founded(chain: Sequence[Tracklet]) -> bool:
+    """Whether a chain may be an object that nobody else is: seen for long enough, cleanly, and by the detector."""
+    looks, matches = sum(t.looks for t in chain), sum(t.matches for t in chain)
+    return (
+        sum(t.stop - t.start for t in chain) >= _MIN_FRAMES
+        and sum(len(t.views) for t in chain) >= _MIN_VIEWS
+        and (matches >= _MIN_MATCHES or looks == 0)
+    )
 
 
 def _chain_from(index: int, links: Links) -> list[int]:

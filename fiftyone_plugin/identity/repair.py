@@ -83,10 +83,7 @@ def _segments(track: Track, repairs: Sequence[Repair]) -> list[_Segment]:
         part = rows[(frames[rows] >= low) & (frames[rows] < high)]
         if not len(part):
             continue
-        if edge is not None:
-            origin = edits[edge]
-        else:
-            origin = None
+        origin = edits[edge] if edge is not None else None
         segments.append(
             _Segment(track.track_id, part, int(frames[part[0]]), int(frames[part[-1]]), origin, edge is not None)
         )

@@ -80,14 +80,25 @@ def resolve(
     changes = [cut for g in galleries.values() for cut in find_changes(g, calibration)]
     tracklets = cut_tracks(tracks, galleries, contacts, supports, changes=changes)
     unfounded = _unfounded(tracklets, calibration)
-    nodes = [t.index for t in tracklets if t.copy_of is None and t.index not in unfounded]
+    nodes = [t.index for t in tracklets if t.copy_of is None and t.index not in unfounded and _is_evident(t)]
     links, abstained = _solve_until_firm(tracklets, nodes, contacts, calibration, options, link_options)
-    unfounded |= settle_orphans(tracklets, links, calibration)
+    unfounded |= settle_orphans(
+        [t for t in tracklets if t.index not in unfounded], tracklets, nodes, links, calibration
+    )
     return _report(tracklets, links, abstained, contacts, unfounded, options)
 
 
+def _is_evident(t: Tracklet) -> bool:
+    """Whether a tracklet says enough about itself to take part in the assignment; the others follow their track."""
+    if t.cut is None:
+        return True
+    if t.looks >= 2 and t.matches == 0:
+        return False
+    return len(t.views) >= 2 or t.matches > 0 or (t.looks == 0 and t.stop - t.start >= 12)
+
+
 def _unfounded(tracklets: Sequence[Tracklet], calibration: Calibration) -> set[int]:
-    """Tracklets that sit on nothing: the detector looked and found nothing there, and they do not look like their track.
+    """Tracklets on nothing: the detector looked and found nothing there, and they do not look like their track.
 
     A whole track goes when it was looked at three times or more and never once found.
     """
@@ -122,23 +133,34 @@ def _solve_until_firm(
     options: IdentityOptions,
     link_options: LinkOptions | None,
 ) -> tuple[Links, dict[tuple[int, int], tuple[Link, float]]]:
-    """Solve, take back every change of identity whose margin is too small, and solve again until all are firm."""
+    """Solve, take back changes of identity whose margin is too small, and solve again until all are firm.
+
+    Whoever could not be told is left as propagation left it: no other track is tried for it either. The weakest go
+    first, a quarter at a time, because most doubts end with the one that caused them.
+    """
     forbidden: set[tuple[int, int]] = set()
     abstained: dict[tuple[int, int], tuple[Link, float]] = {}
+    every: list[tuple[int, int]] = []
     while True:
         links = solve_links(
-            tracklets, nodes, contacts, calibration, forbidden=frozenset(forbidden), options=link_options
+            tracklets,
+            nodes,
+            contacts,
+            calibration,
+            forbidden=frozenset(forbidden),
+            options=link_options,
         )
-        weak = {
-            pair: (links.candidates[pair], margin)
+        every = every or [pair for pair, link in links.candidates.items() if not link.is_keep]
+        weak = sorted(
+            (margin, pair)
             for pair, margin in links.margins.items()
             if not links.candidates[pair].is_keep and margin < options.min_margin
-        }
+        )
         if not weak:
             return links, abstained
-        pair = min(weak, key=lambda p: (weak[p][1], p))
-        forbidden.add(pair)
-        abstained[pair] = weak[pair]
+        for margin, pair in weak[: max(1, len(weak) // 4)]:
+            abstained[pair] = (links.candidates[pair], margin)
+            forbidden |= {(i, j) for i, j in every if j == pair[1]}
 
 
 def _report(

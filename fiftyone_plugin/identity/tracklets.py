@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -152,7 +153,7 @@ def _cut_one(
     inner = [c for c in cuts if frames[0] < c.frame <= frames[-1]]
     edges = [int(frames[0]), *(c.frame for c in inner), int(frames[-1]) + 1]
     result: list[Tracklet] = []
-    for k, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (low, high) in enumerate(pairwise(edges)):
         rows = np.flatnonzero((frames >= low) & (frames < high))
         if not len(rows):
             continue
@@ -203,7 +204,7 @@ def _motion(track: Track, rows: np.ndarray, *, at: int) -> Motion:
 
 
 def _mark_copies(tracklets: list[Tracklet], contacts: Sequence[Contact]) -> list[Tracklet]:
-    """Of two tracklets that show one object at the same time, the one with less support (then the younger) is a copy."""
+    """Of two tracklets that show one object at the same time, that with less support (then the younger) is a copy."""
     by_track: dict[int, list[Tracklet]] = {}
     for t in tracklets:
         by_track.setdefault(t.track_id, []).append(t)

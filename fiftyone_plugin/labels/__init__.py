@@ -22,6 +22,7 @@ from fiftyone_plugin.labels.media import (
     sources,
     target_id,
     targets,
+    video_target,
 )
 from fiftyone_plugin.labels.ownership import (
     FieldState,
@@ -58,5 +59,6 @@ __all__ = [
     "summary_of",
     "target_id",
     "targets",
+    "video_target",
     "write_tracks",
 ]

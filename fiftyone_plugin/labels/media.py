@@ -16,6 +16,7 @@ from fiftyone.core.stages import GroupBy
 
 from fiftyone_plugin.errors import VideoError
 from fiftyone_plugin.interfaces import FrameSource
+from fiftyone_plugin.types import VideoInfo
 from fiftyone_plugin.video import ImageSequenceSource, open_source
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "sources",
     "target_id",
     "targets",
+    "video_target",
 ]
 
 PROBED_TARGETS = 5
@@ -59,6 +61,42 @@ def load_dataset(name: str) -> Any:
         known = fo.list_datasets()
         raise VideoError(f"no dataset {name!r}: must be one of {', '.join(known) or '(there is none yet)'}")
     return fo.load_dataset(name)
+
+
+def video_target(name: str, path: Path, *, info: VideoInfo) -> Any:
+    """The sample of a video file in a persistent dataset; both are made if they are not there.
+
+    Args:
+        name: Of the dataset.
+        path: The video file.
+        info: Of its source, for the metadata: FiftyOne would open the file once more.
+
+    Raises:
+        VideoError: The source is no video file, or the dataset holds no videos.
+    """
+    if not path.is_file():
+        raise VideoError(f"{path}: is no video file; make an image dataset of the folder and give dataset:NAME instead")
+    exists = fo.dataset_exists(name)
+    dataset = fo.load_dataset(name) if exists else fo.Dataset(name, persistent=True)
+    if dataset.media_type not in (None, fo.core.media.VIDEO):
+        raise VideoError(f"dataset {name!r}: holds {dataset.media_type}s, not videos; give another name")
+    filepath = str(path.expanduser().resolve())
+    found = dataset.match(fo.ViewField("filepath") == filepath).values("id") if len(dataset) else []
+    if found:
+        return dataset[found[0]]
+    sample = fo.Sample(
+        filepath=filepath,
+        metadata=fo.VideoMetadata(
+            size_bytes=path.stat().st_size,
+            frame_width=info.width_px,
+            frame_height=info.height_px,
+            frame_rate=info.frames_per_second,
+            total_frame_count=info.frame_count,
+            duration=info.frame_count / info.frames_per_second if info.frames_per_second else None,
+        ),
+    )
+    dataset.add_sample(sample)
+    return dataset[sample.id]
 
 
 def targets(collection: Any) -> Iterator[Any]:

@@ -13,13 +13,13 @@ import numpy as np
 from fiftyone_plugin import __version__, registry
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.errors import TrackFileError
-from fiftyone_plugin.geometry import decode_mask
+from fiftyone_plugin.geometry import decode_mask, ellipse_mask
 from fiftyone_plugin.identity import apply_repairs, resolve
 from fiftyone_plugin.interfaces import Embedder, FrameSource
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
 from fiftyone_plugin.pipeline.views import collect_views
-from fiftyone_plugin.types import BoolArray, FloatArray, FrameMasks, Track, TrackingResult
+from fiftyone_plugin.types import BoolArray, FrameMasks, Track, TrackingResult
 
 __all__ = ["repair"]
 
@@ -111,16 +111,8 @@ def _mask(track: Track, row: int, height_px: int, width_px: int) -> BoolArray:
                 f"{width_px} x {height_px} px: give the video that they were made on"
             )
         return mask
-    return _ellipse(track.boxes_xyxy[row], height_px, width_px)
-
-
-def _ellipse(box_xyxy: FloatArray, height_px: int, width_px: int) -> BoolArray:
-    """The ellipse inside a box: corners of a box show background more often than the object."""
-    x0, y0, x1, y1 = box_xyxy.tolist()
-    y, x = np.ogrid[:height_px, :width_px]
-    across = (x + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)
-    down = (y + 0.5 - (y0 + y1) / 2) / max((y1 - y0) / 2, 0.5)
-    return np.asarray(across**2 + down**2 <= 1.0, np.bool_)
+    # Corners of a box show background more often than the object.
+    return ellipse_mask(track.boxes_xyxy[row], height_px=height_px, width_px=width_px)
 
 
 def _usual_area(track: Track, row: int, mask: BoolArray) -> float:

@@ -93,7 +93,12 @@ def track(
             on_progress(Progress(last, done, total, walk.live_tracks, "repair", time.perf_counter() - began))
         fill_back(source, models.propagator, models.embedder, recorder, walk.births, options)
         carried = recorder.tracks()
-        resolution = resolve(carried, recorder.galleries(), recorder.supports(), options=options.identity)
+        resolution = resolve(
+            carried,
+            recorder.galleries(),
+            recorder.supports(),
+            options=options.identity,
+        )
         tracks = apply_repairs(resolution.with_confidence(carried), resolution.repairs)
     if not tracks:
         warnings.append(f"nothing found for {', '.join(repr(p) for p in phrases)}: zero tracks")

@@ -14,7 +14,7 @@ import numpy as np
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.detectors.prompted import PromptedDetector
 from fiftyone_plugin.embedders.evidence import crop_objects
-from fiftyone_plugin.geometry import box_iou, box_overlap, mask_boxes
+from fiftyone_plugin.geometry import box_iou, box_overlap, ellipse_mask, mask_boxes
 from fiftyone_plugin.interfaces import Embedder, PropagationSession
 from fiftyone_plugin.pipeline.associate import match
 from fiftyone_plugin.pipeline.recorder import Recorder
@@ -29,8 +29,12 @@ _DUPLICATE_FRAMES = 12
 """A carrier that shows another one's object for so many frames is ended."""
 _CONTACT_OVERLAP = 0.1
 """Boxes that cover each other by more than this part of the smaller one touch."""
-_MAX_MISSES = 3
+_MAX_MISSES = 2
 """A carrier that the detector missed so often in a row, and that lies on what others show, is ended."""
+_COVERED = 0.5
+"""A mask lies on what others show if they cover more than this part of it."""
+_MAX_REDUNDANT = 2
+"""A carrier whose detection another one took so often in a row is ended."""
 _LOOK_IN_CONTACT_FRAMES = 8
 """While two carriers touch, the detector looks at least this often."""
 _LOOK_AFTER_FRAMES = 2
@@ -79,6 +83,7 @@ class Walk:
         self._absent_since: dict[int, int] = {}
         self._doubled_since: dict[tuple[int, int], int] = {}
         self._misses: dict[int, int] = {}
+        self._redundant: dict[int, int] = {}
         self.births: list[Birth] = []
         self.warnings: list[str] = []
 
@@ -169,11 +174,12 @@ class Walk:
         matched = dict(pairs)
         for row, track_id in enumerate(ids):
             column = matched.get(row)
-            # A second carrier on the same object is as well founded as the one that got the detection.
-            if column is None and len(found):
-                shared = box_iou(boxes[visible][row : row + 1], found.boxes_xyxy)[0]
-                best = int(np.argmax(shared))
-                column = best if shared[best] >= SAME_OBJECT_IOU else None
+            shared = box_iou(boxes[visible][row : row + 1], found.boxes_xyxy)[0]
+            if column is None and shared.max(initial=0.0) >= SAME_OBJECT_IOU:
+                # Another carrier has this detection: it says nothing about this one, but that one of them is too many.
+                self._redundant[track_id] = self._redundant.get(track_id, 0) + 1
+                continue
+            self._redundant[track_id] = 0
             self._recorder.add_look(track_id, frame.index, None if column is None else found.phrases[column])
             self._misses[track_id] = 0 if column is not None else self._misses.get(track_id, 0) + 1
         taken = {column for _, column in pairs}
@@ -182,6 +188,11 @@ class Walk:
         if self._options.identity.repair:
             self._end_unfounded(seen)
         return seen, boxes
+
+    def _query(self, frame: Frame, box_xyxy: FloatArray) -> FloatArray:
+        """Embedding of what lies in a box, of which there is no mask yet: an ellipse is more object than a box."""
+        mask = ellipse_mask(box_xyxy, height_px=frame.height_px, width_px=frame.width_px)
+        return np.asarray(self._embedder.embed(crop_objects(frame, mask[None], box_xyxy[None]))[0], np.float32)
 
     def _is_explained(self, found: Detections, n: int, boxes: FloatArray) -> bool:
         """A carrier already shows what this detection shows."""
@@ -196,11 +207,7 @@ class Walk:
         if not len(unclear):
             return None
         result = np.full(candidates.shape, np.nan, np.float32)
-        masks = np.zeros((len(unclear), frame.height_px, frame.width_px), np.bool_)
-        for k, n in enumerate(unclear.tolist()):
-            x0, y0, x1, y1 = found.boxes_xyxy[n].round().astype(int).tolist()
-            masks[k, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
-        queries = self._embedder.embed(crop_objects(frame, masks, found.boxes_xyxy[unclear]))
+        queries = [self._query(frame, found.boxes_xyxy[n]) for n in unclear.tolist()]
         for row, track_id in enumerate(ids):
             views = self._recorder.recent_views(track_id)
             if len(views):
@@ -277,13 +284,15 @@ class Walk:
         return np.array([self._misses.get(t, 0) < max_misses for t in seen.track_ids.tolist()], np.bool_)
 
     def _end_unfounded(self, seen: FrameMasks) -> None:
-        """End carriers that the detector has long disagreed with and that lie on what others show."""
+        """End carriers that have no detection of their own and lie on what others show."""
         area = self._founded_area(seen)
-        gone = [
-            track_id
-            for track_id, mask in zip(seen.track_ids.tolist(), seen.masks, strict=True)
-            if self._misses.get(track_id, 0) >= _MAX_MISSES and (mask & area).sum() > 0.5 * mask.sum() > 0
-        ]
+        gone = []
+        for track_id, mask in zip(seen.track_ids.tolist(), seen.masks, strict=True):
+            is_covered = (mask & area).sum() > _COVERED * mask.sum() > 0 and self._misses.get(track_id, 0) > 0
+            if self._redundant.get(track_id, 0) >= _MAX_REDUNDANT or (
+                is_covered and self._misses[track_id] >= _MAX_MISSES
+            ):
+                gone.append(track_id)
         if gone:
             self._drop(gone)
 
