@@ -64,11 +64,7 @@ def settle_orphans(
         if alien or not is_free or (t.looks >= 2 and t.matches == 0 and not len(t.views)):
             gone |= set(future)
             continue
-        if after is not None:
-            links.successor[future[-1]] = after
-            links.candidates.setdefault((future[-1], after), _forced())
-        links.successor[before.index] = t.index
-        links.candidates.setdefault((before.index, t.index), _forced())
+        _insert(links, before.index, future, after)
         last[t.track_id] = t
     return gone | _settle_beginnings(candidates, tracklets, gone, links)
 
@@ -97,12 +93,7 @@ def _settle_beginnings(
         if not is_free or after.phrase != t.phrase:
             dropped |= set(chain)
             continue
-        if before is not None:
-            links.successor[before] = t.index
-            links.candidates.setdefault((before, t.index), links.candidates[before, after.index])
-            links.margins.setdefault((before, t.index), links.margins.get((before, after.index), 0.0))
-        links.successor[chain[-1]] = after.index
-        links.candidates.setdefault((chain[-1], after.index), _forced())
+        _insert(links, before, chain, after.index)
     return dropped
 
 
@@ -131,5 +122,20 @@ def _chain_to(index: int, links: Links) -> list[int]:
     return chain[::-1]
 
 
-def _forced() -> Link:
-    return Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True, has_views=False)
+def _insert(links: Links, before: int | None, chain: Sequence[int], after: int | None) -> None:
+    """Put a chain between two tracklets; the link that it replaces passes on what spoke for it."""
+    replaced = (before, after) if before is not None and after is not None else None
+    for pair in ((before, chain[0]), (chain[-1], after)):
+        i, j = pair
+        if i is None or j is None:
+            continue
+        links.successor[i] = j
+        if replaced is not None and replaced in links.margins:
+            links.candidates[i, j] = links.candidates[replaced]
+            links.margins[i, j] = links.margins[replaced]
+        else:
+            links.candidates[i, j] = _NOTHING_KNOWN
+            links.margins.pop((i, j), None)
+
+
+_NOTHING_KNOWN = Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True, has_views=False)
