@@ -26,7 +26,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: install
-	@$(BIN)/shepherd demo
+	@FIFTYONE_DATABASE_VALIDATION=false $(BIN)/shepherd demo
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

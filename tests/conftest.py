@@ -7,6 +7,7 @@ process of pytest-xdist has its own session, and so its own mongod.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import shutil
@@ -141,6 +142,8 @@ def fo(fiftyone_environment: dict[str, str]) -> ModuleType:
         importlib.import_module("fiftyone.operators")
         importlib.import_module("fiftyone.plugins")
         package.list_datasets()  # connects, which warns as well
+    # On leaving, FiftyOne would wait half a minute for a database that is gone by then, with all that was in it.
+    atexit.unregister(package.core.odm.database._delete_non_persistent_datasets_if_allowed)
     return package
 
 

@@ -446,11 +446,12 @@ def test_interrupted_run_writes_what_was_finished(
 ) -> None:
     interrupt_at(5)
     out = tmp_path / "tracks.txt"
+    handler = signal.getsignal(signal.SIGINT)
     assert shell("track", video_path, "--prompt", "sheep", "--output", out, "--json") == 130
     assert shell.json["frames"] == 5
     assert len(out.read_text().splitlines()) == 5
     assert "stopped before frame 5" in shell.err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.usefixtures("models")

@@ -98,16 +98,47 @@ class Calibration:
             return np.zeros((len(rows), len(columns)))
         x, noise_x = self._summary(rows)
         y, noise_y = self._summary(columns)
-        own_x, own_y = self.between + noise_x[:, None], self.between + noise_y[:, None]
-        total = np.zeros((len(rows), len(columns)))
+        odds = self._ratio(x[:, None], noise_x[:, None], y[None], noise_y[None])
+        known = np.array([len(r) > 0 for r in rows])[:, None] & np.array([len(c) > 0 for c in columns])[None]
+        return np.where(known, np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS), 0.0)
+
+    def log_odds_along(self, views: Views, *, window: int) -> NDArray[np.float64]:
+        """`log_odds` of the `window` views before each view and the `window` from it on, in one go.
+
+        Returns:
+            float64 (M,), not limited to `MAX_LOG_ODDS` so that a change has one lowest point; 0 where there are not so
+            many views on both sides.
+        """
+        odds = np.zeros(len(views))
+        if len(views) < 2 * window or not len(self.between):
+            return odds
+        self._check_size(views)
+        weights = views.weights.astype(np.float64)
+        places = (views.embeddings.astype(np.float64) - self.centre) @ self.directions
+        sums = np.concatenate([np.zeros((1, places.shape[1])), np.cumsum(places * weights[:, None], axis=0)])
+        totals = np.concatenate([[0.0], np.cumsum(weights)])
+        means = (sums[window:] - sums[:-window]) / (totals[window:] - totals[:-window])[:, None]
+        noise = np.full(len(means) - window, max(1.0, _FULL_SET / window))
+        odds[window : len(views) - window + 1] = self._ratio(means[:-window], noise, means[window:], noise)
+        return odds
+
+    def _ratio(
+        self,
+        x: NDArray[np.float64],
+        noise_x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        noise_y: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Coordinates (..., J) and variances (...) of two sets, broadcast against each other, to log-odds (...)."""
+        total = np.zeros(np.broadcast_shapes(noise_x.shape, noise_y.shape))
+        # One direction after the other: all at once would take J times the memory.
         for d, between in enumerate(self.between):
-            u, v, xu, yv = own_x[:, d, None], own_y[None, :, d], x[:, d, None], y[None, :, d]
+            u, v, xu, yv = between + noise_x, between + noise_y, x[..., d], y[..., d]
             determinant = u * v - between**2
             same = -np.log(determinant) - (xu**2 * v + yv**2 * u - 2 * between * xu * yv) / determinant
             different = -np.log(u * v) - xu**2 / u - yv**2 / v
             total += (same - different) / 2
-        known = np.array([len(r) > 0 for r in rows])[:, None] & np.array([len(c) > 0 for c in columns])[None]
-        return np.where(known, np.clip(total, -MAX_LOG_ODDS, MAX_LOG_ODDS), 0.0)
+        return total
 
     def _summary(self, sets: Sequence[Views]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coordinates (N, J) of each set's mean, and the variance (N,) of that mean around its individual."""
@@ -120,12 +151,15 @@ class Calibration:
         return coordinates, noise
 
     def _coordinates(self, views: Views) -> NDArray[np.float64]:
+        self._check_size(views)
+        return np.asarray((_mean(views) - self.centre) @ self.directions, np.float64)
+
+    def _check_size(self, views: Views) -> None:
         if views.embeddings.shape[1] != len(self.centre):
             raise EmbeddingMismatchError(
                 f"embeddings of size {views.embeddings.shape[1]} and {len(self.centre)}: "
                 f"use one embedder for all tracks"
             )
-        return np.asarray((_mean(views) - self.centre) @ self.directions, np.float64)
 
 
 def _mean(views: Views) -> NDArray[np.float64]:
@@ -185,15 +219,18 @@ def _fit(
 ) -> Calibration:
     """Diagonalise both covariances together."""
     size = len(means[0]) if means else 1
+    silent = Calibration(np.zeros(size), np.zeros((size, 0)), np.zeros(0))
     if len(different) < 2 or len(within) < 2:
         # Nobody to compare with: appearance cannot be judged, and says nothing.
-        return Calibration(np.zeros(size), np.zeros((size, 0)), np.zeros(0))
+        return silent
     steps = np.stack(within)
     length = np.linalg.norm(steps, axis=1)
     # A step far longer than usual is a track that moved on to another object, not variation of one.
     steps = steps[length <= 3 * np.median(length)]
     gaps = np.stack(different)
     _, strength, axes = np.linalg.svd(np.concatenate([steps, gaps]), full_matrices=False)
+    if strength[0] == 0:  # everybody always looks exactly the same
+        return silent
     basis = axes[: min(_DIRECTIONS, int((strength > 1e-6 * strength[0]).sum()))].T
     one = (steps @ basis).T @ (steps @ basis) / len(steps) / 2
     two = (gaps @ basis).T @ (gaps @ basis) / len(gaps) / 2

@@ -1,6 +1,7 @@
 """Where identities could have been exchanged: contacts, duplicates, gaps and jumps of propagated tracks.
 
-Looks at boxes and frame indices only. What happened in an encounter is not decided here.
+Looks at boxes and frame indices, and at masks only to tell two objects behind each other from one object shown twice.
+What happened in an encounter is not decided here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from fiftyone_plugin.geometry import box_areas
+from fiftyone_plugin.geometry import box_areas, rle_iou
 from fiftyone_plugin.types import FloatArray, IntArray, Track
 
 __all__ = [
@@ -75,9 +76,12 @@ def intervals(frames: IntArray, *, max_gap: int) -> Iterator[tuple[int, int]]:
         yield int(frames[a]), int(frames[b]) + 1
 
 
-def _common(a: Track, b: Track) -> tuple[IntArray, FloatArray, FloatArray]:
-    frames, in_a, in_b = np.intersect1d(a.frame_indices, b.frame_indices, assume_unique=True, return_indices=True)
-    return frames, a.boxes_xyxy[in_a], b.boxes_xyxy[in_b]
+def _share_masks(a: Track, rows_a: IntArray, b: Track, rows_b: IntArray, *, min_iou: float) -> NDArray[np.bool_]:
+    """Row by row, whether two tracks cover the same pixels; True where a track has no masks to tell by."""
+    if a.masks is None or b.masks is None:
+        return np.ones(len(rows_a), np.bool_)
+    pairs = zip(rows_a.tolist(), rows_b.tolist(), strict=True)
+    return np.array([rle_iou([a.masks[i]], [b.masks[j]])[0, 0] >= min_iou for i, j in pairs], np.bool_)
 
 
 def _pairwise(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -95,7 +99,9 @@ def find_contacts(
     *,
     min_overlap: float = 0.1,
     min_duplicate_iou: float = 0.7,
+    min_duplicate_mask_iou: float = 0.5,
     min_duplicate_frames: int = 3,
+    min_passing_frames: int = 12,
     max_gap: int = 4,
 ) -> list[Contact]:
     """Find where boxes of two tracks overlap.
@@ -104,7 +110,10 @@ def find_contacts(
         tracks: Propagated tracks of any phrase: a mask can move on to an object of another class too.
         min_overlap: Smallest intersection over the smaller box that is a contact, in [0, 1].
         min_duplicate_iou: Box IoU from which two tracks show one object, in [0, 1].
+        min_duplicate_mask_iou: Mask IoU that they must have besides, where both have masks, in [0, 1].
         min_duplicate_frames: Shortest run of such frames that counts.
+        min_passing_frames: Shortest run that counts between tracks without masks that both live before and after it:
+            boxes of two objects that pass each other coincide for a while, too.
         max_gap: Contacts no more than this many frames apart are one.
 
     Returns:
@@ -117,17 +126,23 @@ def find_contacts(
                 continue
             if a.frame_indices[0] > b.frame_indices[-1] or b.frame_indices[0] > a.frame_indices[-1]:
                 continue
-            frames, boxes_a, boxes_b = _common(a, b)
-            iou, overlap = _pairwise(boxes_a, boxes_b)
+            frames, in_a, in_b = np.intersect1d(
+                a.frame_indices, b.frame_indices, assume_unique=True, return_indices=True
+            )
+            iou, overlap = _pairwise(a.boxes_xyxy[in_a], b.boxes_xyxy[in_b])
             touching = overlap >= min_overlap
-            same = frames[iou >= min_duplicate_iou]
+            close = np.flatnonzero(iou >= min_duplicate_iou)
+            same = frames[close[_share_masks(a, in_a[close], b, in_b[close], min_iou=min_duplicate_mask_iou)]]
+            has_masks = a.masks is not None and b.masks is not None
+            edges = [int(t.frame_indices[k]) for t in (a, b) for k in (0, -1)]
             for start, stop in intervals(frames[touching], max_gap=max_gap):
                 inside = (frames >= start) & (frames < stop)
                 deepest = int(frames[inside][np.argmax(overlap[inside])])
                 doubles = tuple(
                     (s, e)
                     for s, e in intervals(same[(same >= start) & (same < stop)], max_gap=2)
-                    if e - s >= min_duplicate_frames
+                    if e - s >= min_passing_frames
+                    or (e - s >= min_duplicate_frames and (has_masks or any(s <= edge < e for edge in edges)))
                 )
                 found.append(Contact((a.track_id, b.track_id), start, stop, deepest, float(iou[inside].max()), doubles))
     return sorted(found, key=lambda c: (c.start, c.track_ids))

@@ -1,6 +1,7 @@
 """Tracklets that the assignment left without a past although their track has one.
 
-A new identity in the middle of a track needs evidence of a new object. Without it the stretch goes on with its track
+A new identity in the middle of a track needs evidence of a new object, and more than another look of it: light, pose
+and dirt change the look of an object that stays where it is. Without that evidence the stretch goes on with its track
 where that is free, and is taken out where the identity is already shown elsewhere.
 """
 
@@ -44,6 +45,7 @@ def settle_orphans(
     gone: set[int] = set()
     last: dict[int, Tracklet] = {}
     took_part = set(nodes)
+    has_detector = any(t.looks for t in tracklets)
     for t in candidates:
         if t.copy_of is not None or t.index in gone:
             continue
@@ -52,16 +54,24 @@ def settle_orphans(
             last[t.track_id] = t
             continue
         future = _chain_from(t.index, links)
+        after = links.successor.get(before.index)
+        is_free = after is None or tracklets[after].start + _OVERLAP_FRAMES >= tracklets[future[-1]].stop
         if t.index in took_part and _is_well_founded([tracklets[n] for n in future]):
+            if is_free and t.phrase == before.phrase and not _is_elsewhere(before.index, t.index, links):
+                _insert(links, before.index, future, after)
+                links.margins[before.index, t.index] = 0.0  # undecided: left as it is, for a person to look at
             last[t.track_id] = t
             continue
         known = [tracklets[n].views for n in _chain_to(before.index, links) if len(tracklets[n].views)]
+        # Where no detector looked, only the place can bear out what the looks say.
+        has_witness = t.looks > 0 or _is_elsewhere(before.index, t.index, links)
         alien = t.phrase != before.phrase or (
-            bool(known) and len(t.views) > 0 and calibration.log_odds(pool(known), t.views) < _MAX_ALIEN
+            has_witness and bool(known) and len(t.views) > 0 and calibration.log_odds(pool(known), t.views) < _MAX_ALIEN
         )
-        after = links.successor.get(before.index)
-        is_free = after is None or tracklets[after].start + _OVERLAP_FRAMES >= tracklets[future[-1]].stop
-        if alien or not is_free or (t.looks >= 2 and t.matches == 0 and not len(t.views)):
+        # Where a detector looked, a stretch that neither it nor a clean view vouches for is more often a mask that ran
+        # over to somebody else than the object: without it the identities switch to and fro in every crossing.
+        unvouched = has_detector and t.matches == 0 and not len(t.views)
+        if alien or not is_free or unvouched:
             gone |= set(future)
             continue
         _insert(links, before.index, future, after)
@@ -105,6 +115,12 @@ def _is_well_founded(chain: Sequence[Tracklet]) -> bool:
         and sum(len(t.views) for t in chain) >= _MIN_VIEWS
         and (matches >= _MIN_MATCHES or looks == 0)
     )
+
+
+def _is_elsewhere(before: int, index: int, links: Links) -> bool:
+    """Whether a stretch begins where its track could hardly have gone: a witness besides appearance."""
+    link = links.candidates.get((before, index))
+    return link is not None and link.motion < 0
 
 
 def _chain_from(index: int, links: Links) -> list[int]:

@@ -90,6 +90,7 @@ class _Writer:
         self._contacts = contacts
         self._unfounded = unfounded
         self._min_margin = min_margin
+        self._successor = links.successor
         self._predecessor = links.predecessor()
         self._natural = self._natural_predecessors()
         self._identity = self._identities()
@@ -149,12 +150,14 @@ class _Writer:
             source = self._tracklets[self._predecessor[partner.index]]
             margin = min(margin, self._links.margins.get((source.index, partner.index), margin))
             e = self._encounter(t, others=(partner.track_id,))
+            start = min(t.start, partner.start)
             self._repair(
                 RepairKind.EXCHANGE,
-                min(t.start, partner.start),
+                start,
                 {
-                    t.track_id: (origin.track_id, origin.stop - 1),
-                    partner.track_id: (source.track_id, source.stop - 1),
+                    # From `start` on both are exchanged: where one was cut a little later, that is no past any more.
+                    t.track_id: (origin.track_id, min(origin.stop, start) - 1),
+                    partner.track_id: (source.track_id, min(source.stop, start) - 1),
                 },
                 {t.track_id: self._identity[t.index], partner.track_id: self._identity[partner.index]},
                 margin,
@@ -253,14 +256,17 @@ class _Writer:
         return max(near, key=lambda c: c.max_iou, default=None)
 
     def _partner(self, t: Tracklet, before: int) -> Tracklet | None:
-        """The tracklet that took this one's place, if two tracks exchanged their futures."""
+        """The tracklet that took this one's place, if two tracks exchanged their futures at one moment."""
         usual = self._natural.get(t.index)
         if usual is None:
             return None
-        for u in self._tracklets:
-            if self._predecessor.get(u.index) == usual and self._natural.get(u.index) == before:
-                return u
-        return None
+        index = self._successor.get(usual)
+        if index is None or self._natural.get(index) != before:
+            return None
+        partner = self._tracklets[index]
+        begun = max(self._tracklets[usual].start, self._tracklets[before].start)
+        is_one_moment = abs(t.start - partner.start) <= _REACH_FRAMES and begun < min(t.start, partner.start)
+        return partner if is_one_moment else None
 
     def _natural_predecessors(self) -> dict[int, int]:
         """The tracklet before each one in its own track: what plain propagation says."""
@@ -282,17 +288,20 @@ class _Writer:
                 first.setdefault(t.track_id, t.index)
         result: dict[int, int] = {}
         next_id = max((t.track_id for t in self._tracklets), default=0) + 1
-        for t in sorted(self._tracklets, key=lambda t: (t.start, t.track_id)):
-            if t.copy_of is not None or t.index in self._unfounded:
+        kept = [t for t in self._tracklets if t.copy_of is None and t.index not in self._unfounded]
+        for t in sorted(kept, key=lambda t: (t.start, t.track_id)):
+            if t.index in self._predecessor:
                 continue
-            before = self._predecessor.get(t.index)
-            if before is not None and before in result:
-                result[t.index] = result[before]
-            elif first[t.track_id] == t.index:
+            if first[t.track_id] == t.index:
                 result[t.index] = t.track_id
             else:
                 result[t.index] = next_id
                 next_id += 1
+        for t in kept:
+            root = t.index
+            while root in self._predecessor:
+                root = self._predecessor[root]
+            result[t.index] = result[root]
         return result
 
 

@@ -62,6 +62,8 @@ def apply_repairs(tracks: Sequence[Track], repairs: Sequence[Repair]) -> tuple[T
 
 
 def _segments(track: Track, repairs: Sequence[Repair]) -> list[_Segment]:
+    if not len(track):
+        return []
     keep = np.ones(len(track), np.bool_)
     edits: dict[int, tuple[int, int] | None] = {}
     frames = track.frame_indices

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from fiftyone_plugin.geometry import box_areas
-from fiftyone_plugin.identity.appearance import Calibration, Views, views_between
+from fiftyone_plugin.identity.appearance import MAX_LOG_ODDS, Calibration, Views, views_between
 from fiftyone_plugin.identity.encounters import (
     Contact,
     Cut,
@@ -26,6 +26,9 @@ from fiftyone_plugin.identity.encounters import (
 from fiftyone_plugin.types import FloatArray, Gallery, Support, Track
 
 __all__ = ["Motion", "Tracklet", "cut_tracks", "find_changes"]
+
+_BLUR_FRAMES = 4
+"""A change of looks is found to within so many frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,8 @@ def find_changes(
     count = len(gallery)
     if count < 2 * window:
         return []
-    everything = Views(gallery.embeddings, gallery.weights, gallery.frame_indices)
-
-    def part(low: int, high: int) -> Views:
-        return Views(everything.embeddings[low:high], everything.weights[low:high], everything.frames[low:high])
-
-    odds = np.full(count, np.inf)
-    for i in range(window, count - window + 1):
-        odds[i] = calibration.log_odds(part(i - window, i), part(i, i + window))
+    views = Views(gallery.embeddings, gallery.weights, gallery.frame_indices)
+    odds = np.clip(calibration.log_odds_along(views, window=window), -MAX_LOG_ODDS, MAX_LOG_ODDS)
     cuts: list[Cut] = []
     while True:
         i = int(np.argmin(odds))
@@ -113,8 +110,6 @@ def cut_tracks(
     """
     cuts: dict[int, list[Cut]] = {t.track_id: [*find_gaps(t), *find_jumps(t)] for t in tracks}
     touching: dict[int, list[tuple[int, int]]] = {t.track_id: [] for t in tracks}
-    for cut in changes:
-        cuts[cut.track_id].append(cut)
     for contact in contacts:
         for track_id in contact.track_ids:
             touching[track_id].append((contact.start, contact.stop))
@@ -126,6 +121,9 @@ def cut_tracks(
                     ]
             else:
                 cuts[track_id].append(Cut(track_id, contact.deepest, CutKind.CONTACT, contact.max_iou))
+    for cut in changes:
+        if not _explains(cuts[cut.track_id], cut, galleries[cut.track_id]):
+            cuts[cut.track_id].append(cut)
     tracklets: list[Tracklet] = []
     for track in tracks:
         if len(track):
@@ -138,6 +136,15 @@ def cut_tracks(
                 first_index=len(tracklets),
             )
     return _mark_copies(tracklets, contacts)
+
+
+def _explains(cuts: Sequence[Cut], change: Cut, gallery: Gallery) -> bool:
+    """Whether a track is cut already where its looks changed, or where nothing was seen of it meanwhile."""
+    row = int(np.searchsorted(gallery.frame_indices, change.frame))
+    last_seen = int(gallery.frame_indices[max(row - 1, 0)])
+    return any(
+        c.kind is not CutKind.CHANGE and last_seen - _BLUR_FRAMES < c.frame <= change.frame + _BLUR_FRAMES for c in cuts
+    )
 
 
 def _cut_one(

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from itertools import combinations, permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fiftyone_plugin.identity.appearance import calibrate
+from fiftyone_plugin.identity.encounters import find_contacts
+from fiftyone_plugin.identity.links import Link, LinkOptions, Links, _assign, solve_links
+from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks
+
+
+def solved(tracks: Any, galleries: Any, **settings: Any) -> tuple[list[Tracklet], Links]:
+    contacts = find_contacts(tracks)
+    calibration = calibrate(tracks, galleries, is_same_object={})
+    tracklets = cut_tracks(tracks, galleries, contacts, {})
+    nodes = [t.index for t in tracklets if t.copy_of is None]
+    return tracklets, solve_links(tracklets, nodes, contacts, calibration, **settings)
+
+
+def test_tracks_that_kept_their_objects_keep_their_links(crossing: Any) -> None:
+    _, links = solved(*crossing(is_exchanged=False))
+    assert links.successor == {0: 1, 2: 3}
+    assert all(links.candidates[pair].is_keep for pair in links.successor.items())
+    assert min(links.margins.values()) > 3
+
+
+def test_exchanged_tracks_are_linked_crosswise(crossing: Any) -> None:
+    _, links = solved(*crossing(is_exchanged=True))
+    assert links.successor == {0: 3, 2: 1}
+    assert not any(links.candidates[pair].is_keep for pair in links.successor.items())
+    assert min(links.margins.values()) > 3
+
+
+def test_look_alikes_keep_their_links_where_motion_does_not_speak(make_track: Any, make_gallery: Any) -> None:
+    """Two that meet and turn round, or pass: nobody can tell, so nothing changes."""
+    frames = range(80)
+    towards = np.minimum(np.arange(80), 79 - np.arange(80))
+    tracks = []
+    for i, sign in ((1, 1), (2, -1)):
+        x = 100 + sign * (towards * 2.0 - 84)
+        tracks.append(make_track(i, frames, boxes=np.stack([x - 10, x * 0 + 40, x + 10, x * 0 + 60], axis=1)))
+    galleries = {i: make_gallery(i, frames, i, spread=0) for i in (1, 2)}
+    tracklets, links = solved(tracks, galleries)
+    assert len(tracklets) == 4
+    assert links.successor == {0: 1, 2: 3}
+
+
+def test_return_after_absence_is_linked(returning: Any) -> None:
+    tracklets, links = solved(*returning())
+    own = {t.track_id: t.index for t in tracklets}
+    assert links.successor == {own[1]: own[4]}
+    assert links.margins[own[1], own[4]] > 1
+
+
+def test_return_of_look_alikes_is_not_linked(returning: Any) -> None:
+    _, links = solved(*returning(spread=0.0))
+    assert links.successor == {}
+
+
+def test_forbidden_link_is_not_made(crossing: Any) -> None:
+    _, links = solved(*crossing(is_exchanged=True), forbidden=frozenset({(0, 3)}))
+    assert (0, 3) not in links.candidates
+    assert links.successor.get(0) != 3
+
+
+def test_predecessor_is_the_inverse() -> None:
+    assert Links({1: 4, 2: 3}, {}).predecessor() == {4: 1, 3: 2}
+
+
+def test_chains_never_overlap_in_time(chaos: Any) -> None:
+    tolerance = LinkOptions().overlap_frames
+    for seed in range(60):
+        tracklets, links = solved(*chaos(seed))
+        assert len(set(links.successor.values())) == len(links.successor)
+        for i, j in links.successor.items():
+            assert tracklets[i].start < tracklets[j].start
+            assert tracklets[i].stop <= tracklets[j].start + tolerance
+            assert links.candidates[i, j].total > 0
+
+
+def test_margins_of_chosen_links_are_never_negative_when_pairs_alone_could_improve(chaos: Any) -> None:
+    """The solution is optimal, so no single exchange of two links and no free end can beat a chosen link."""
+    for seed in range(60):
+        _, links = solved(*chaos(seed))
+        assert set(links.margins) == set(links.successor.items())
+        assert all(margin >= -1e-9 for margin in links.margins.values())
+
+
+def brute_force(nodes: list[int], gains: dict[tuple[int, int], float]) -> float:
+    """Best sum over every partial matching of ends to beginnings."""
+    best = 0.0
+    for count in range(1, len(nodes) + 1):
+        for ends in combinations(nodes, count):
+            for starts in permutations(nodes, count):
+                pairs = list(zip(ends, starts, strict=True))
+                if all(pair in gains for pair in pairs):
+                    best = max(best, sum(gains[pair] for pair in pairs))
+    return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_assignment_equals_the_best_of_all_matchings(data: st.DataObject) -> None:
+    nodes = sorted(data.draw(st.sets(st.integers(0, 20), min_size=1, max_size=5)))
+    pairs = [(i, j) for i in nodes for j in nodes if i < j]
+    chosen = data.draw(st.sets(st.sampled_from(pairs))) if pairs else set()
+    gains = {pair: data.draw(st.floats(-5, 5)) for pair in sorted(chosen)}
+    candidates = {pair: Link(gain, gain, 0, 0, False, True) for pair, gain in gains.items()}
+    found = _assign(nodes, candidates)
+    assert len(set(found.values())) == len(found)
+    assert all(gains[pair] > 0 for pair in found.items())
+    assert sum(gains[pair] for pair in found.items()) == pytest.approx(brute_force(nodes, gains))
