@@ -171,7 +171,7 @@ def _add_bench(commands: Any) -> None:
     p = commands.add_parser("bench", help="the benchmarks")
     p.add_argument("name", nargs="?", help="which one; without a name they are listed")
     p.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
-    p.set_defaults(run=_bench)
+    p.set_defaults(run=_bench, json=False)
 
 
 def _add_models_options(p: argparse.ArgumentParser) -> None:
@@ -328,7 +328,7 @@ def _bench(a: argparse.Namespace) -> None:
     from fiftyone_plugin import benchmarks
 
     if a.name is None:
-        print("\n".join(benchmarks.names()))
+        _print(a, {"benchmarks": benchmarks.names()}, benchmarks.names())
     else:
         benchmarks.run(a.name, a.arguments)
 

@@ -43,6 +43,9 @@ from fiftyone_plugin.types import (
     VideoInfo,
 )
 
+# Before torch is imported: two threads on two busy cores wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_ATTEMPTS = 3
 START_SECONDS = 30.0

@@ -95,7 +95,8 @@ class Recorder:
         record.view_weights.append(weight)
         if len(record.views) > MAX_VIEWS:
             for column in (record.view_frames, record.views, record.view_weights):
-                del column[: MAX_VIEWS // 2 : 2]
+                # The first view stays: it is what the track began with.
+                del column[1 : MAX_VIEWS // 2 : 2]
 
     def add_look(self, track_id: int, frame_index: int, phrase: str | None) -> None:
         """Record what the detector said where the track was: a phrase, or None for nothing."""
