@@ -102,6 +102,19 @@ class Calibration:
         known = np.array([len(r) > 0 for r in rows])[:, None] & np.array([len(c) > 0 for c in columns])[None]
         return np.where(known, np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS), 0.0)
 
+    def log_odds_pairs(
+        self, rows: Sequence[Views], columns: Sequence[Views], pairs: Sequence[tuple[int, int]]
+    ) -> NDArray[np.float64]:
+        """`log_odds` of some pairs only: P pairs of positions in `rows` and `columns` to (P,)."""
+        if not len(self.between) or not pairs:
+            return np.zeros(len(pairs))
+        x, noise_x = self._summary(rows)
+        y, noise_y = self._summary(columns)
+        r, c = np.asarray(pairs, np.int64).T
+        odds = self._ratio(x[r], noise_x[r], y[c], noise_y[c])
+        known = np.array([len(v) > 0 for v in rows])[r] & np.array([len(v) > 0 for v in columns])[c]
+        return np.where(known, np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS), 0.0)
+
     def log_odds_along(self, views: Views, *, window: int) -> NDArray[np.float64]:
         """`log_odds` of the `window` views before each view and the `window` from it on, in one go.
 

@@ -22,6 +22,12 @@ from fiftyone_plugin.identity.tracklets import Tracklet
 __all__ = ["Link", "LinkOptions", "Links", "solve_links"]
 
 _FORBIDDEN = -1e9
+_MIN_ALIKE = -1.0
+"""Log-odds (nats) of appearance from which a return is considered at all."""
+_MAX_ALIKE = 24
+"""At most so many pasts are considered for one tracklet."""
+_BLOCK = 256
+"""Tracklets compared at once: bounds the memory of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +118,21 @@ def solve_links(
     successor: dict[int, int] = {}
     links = Links({}, {})
     for _ in range(max_rounds):
-        appearance = calibration.log_odds_table([past[i] for i in nodes], [future[j] for j in nodes])
+        appearance = calibration.log_odds_pairs(
+            [past[i] for i in nodes], [future[j] for j in nodes], [(place[i], place[j]) for i, j in priors]
+        )
         candidates = {
             (i, j): _score(
                 tracklets[i],
                 tracklets[j],
                 prior,
                 is_keep,
-                float(appearance[place[i], place[j]]),
+                float(odds),
                 len(past[i]) > 0 and len(future[j]) > 0,
                 motions[i, j],
                 options,
             )
-            for (i, j), (prior, is_keep) in priors.items()
+            for ((i, j), (prior, is_keep)), odds in zip(priors.items(), appearance, strict=True)
         }
         solved = _assign(nodes, candidates)
         links = Links(solved, candidates)
@@ -176,14 +184,37 @@ def _candidate_priors(
                 if i != j and (i, j) not in priors and _fits(tracklets[i], tracklets[j], options):
                     own = tracklets[i].track_id == tracklets[j].track_id
                     priors[i, j] = (options.resuming if own else options.encounter, False)
-    # Only what looks alike can be a return: without this gate, all pairs of a long video would be candidates.
-    alike = calibration.log_odds_table([tracklets[i].views for i in nodes], [tracklets[j].views for j in nodes])
-    for a, b in np.argwhere(alike > -1).tolist():
-        i, j = nodes[a], nodes[b]
-        if i != j and (i, j) not in priors and _fits(tracklets[i], tracklets[j], options):
+    for i, j in _alike(tracklets, nodes, calibration, options):
+        if (i, j) not in priors:
             own = tracklets[i].track_id == tracklets[j].track_id
             priors[i, j] = (options.resuming if own else options.returning, False)
     return priors
+
+
+def _alike(
+    tracklets: Sequence[Tracklet], nodes: Sequence[int], calibration: Calibration, options: LinkOptions
+) -> list[tuple[int, int]]:
+    """Pairs that could be a return: for every tracklet the few it looks most like, of equals the nearest in time.
+
+    All pairs of a long video would be far too many to hold.
+    """
+    views = [tracklets[i].views for i in nodes]
+    starts = np.array([tracklets[i].start for i in nodes])
+    stops = np.array([tracklets[i].stop for i in nodes])
+    found: set[tuple[int, int]] = set()
+    for first in range(0, len(nodes), _BLOCK):
+        block = range(first, min(first + _BLOCK, len(nodes)))
+        likeness = calibration.log_odds_table(views, [views[b] for b in block])
+        for column, b in enumerate(block):
+            gap = starts[b] - stops
+            fits = [
+                a
+                for a in np.flatnonzero((likeness[:, column] > _MIN_ALIKE) & (gap >= -options.overlap_frames)).tolist()
+                if a != b and _fits(tracklets[nodes[a]], tracklets[nodes[b]], options)
+            ]
+            fits.sort(key=lambda a: (-likeness[a, column], gap[a]))
+            found |= {(nodes[a], nodes[b]) for a in fits[:_MAX_ALIKE]}
+    return sorted(found)
 
 
 def _keep_prior(t: Tracklet, options: LinkOptions) -> float:

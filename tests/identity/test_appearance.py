@@ -178,3 +178,13 @@ def test_log_odds_are_finite_whatever_the_views(seed: int, spread: float, noise:
     table = _fit(means, within, different).log_odds_table(views, views)
     assert np.isfinite(table).all()
     assert np.allclose(table, table.T)
+
+
+def test_some_pairs_equal_the_same_cells_of_the_table(learn: Any) -> None:
+    calibration, galleries = learn(spread=0.3)
+    views = [*(views_between(g, 0, 40) for g in galleries.values()), NOBODY]
+    pairs = [(0, 1), (2, 2), (3, 0), (1, len(views) - 1)]
+    table = calibration.log_odds_table(views, views)
+    found = calibration.log_odds_pairs(views, views, pairs)
+    assert np.allclose(found, [table[r, c] for r, c in pairs])
+    assert calibration.log_odds_pairs(views, views, []).shape == (0,)
