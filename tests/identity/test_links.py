@@ -62,6 +62,22 @@ def test_return_of_look_alikes_is_not_linked(returning: Any) -> None:
     assert links.successor == {}
 
 
+def test_candidates_of_a_long_video_grow_with_its_length_not_its_square(make_track: Any, make_gallery: Any) -> None:
+    """Two look-alike herds that come and go: everybody could be the return of everybody before."""
+    tracks, galleries = [], {}
+    for k in range(120):
+        frames = range(20 * (k // 2), 20 * (k // 2) + 15)
+        x = 60.0 + 300 * (k % 2)
+        boxes = np.tile([x, 40, x + 20, 60], (15, 1))
+        tracks.append(make_track(k + 1, frames, boxes=boxes))
+        galleries[k + 1] = make_gallery(k + 1, frames, k % 2, spread=1.0)
+    _, links = solved(tracks, galleries)
+    incoming = [sum(j == t for _, j in links.candidates) for t in range(120)]
+    assert max(incoming) <= 24
+    # Of many that look the same, the nearest in time is meant.
+    assert links.successor[0] == 2
+
+
 def test_forbidden_link_is_not_made(crossing: Any) -> None:
     _, links = solved(*crossing(is_exchanged=True), forbidden=frozenset({(0, 3)}))
     assert (0, 3) not in links.candidates
