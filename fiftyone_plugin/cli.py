@@ -51,9 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("shepherd: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): that is no error, but Python would complain while closing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output went away (`| head`): that is no error.
+        _give_up_stdout()
         return 0
+
+
+def _give_up_stdout() -> None:
+    """Send what is left in the buffer nowhere: Python would try once more while it closes, and exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -365,6 +370,7 @@ def _print(a: argparse.Namespace, values: dict[str, Any], lines: Sequence[str]) 
     except BrokenPipeError:
         raise
     except OSError as error:
+        _give_up_stdout()
         raise OutputError(f"cannot write the result to standard output: {error.strerror}") from None
 
 
