@@ -29,6 +29,8 @@ _DRIFT = 2.0
 """Views across an encounter vary more than those of neighbouring stretches: their variance, by this factor."""
 _FLOOR = 0.05
 """Part of the mean variance that is added in every direction: a short video shows too little variation of anyone."""
+_MAX_PAIRS = 400
+"""Differences that each covariance is estimated from."""
 _FULL_SET = 8
 """So many views average out what varies from view to view; fewer count as proportionally noisier."""
 
@@ -225,6 +227,13 @@ def calibrate(
     return _fit(means, within, different)
 
 
+def _some(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """At most `_MAX_PAIRS` of them, evenly spread: memory must not grow with the length of the video."""
+    if len(rows) > _MAX_PAIRS:
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, _MAX_PAIRS).round().astype(int)]
+    return np.stack(rows)
+
+
 def _fit(
     means: Sequence[NDArray[np.float64]],
     within: Sequence[NDArray[np.float64]],
@@ -236,11 +245,11 @@ def _fit(
     if len(different) < 2 or len(within) < 2:
         # Nobody to compare with: appearance cannot be judged, and says nothing.
         return silent
-    steps = np.stack(within)
+    steps = _some(within)
     length = np.linalg.norm(steps, axis=1)
     # A step far longer than usual is a track that moved on to another object, not variation of one.
     steps = steps[length <= 3 * np.median(length)]
-    gaps = np.stack(different)
+    gaps = _some(different)
     _, strength, axes = np.linalg.svd(np.concatenate([steps, gaps]), full_matrices=False)
     if strength[0] == 0:  # everybody always looks exactly the same
         return silent

@@ -330,8 +330,14 @@ def _pooled(
 
 
 def _pool_known(views: Sequence[Views]) -> Views:
+    """The known views as one set, of which only the mean is held: there are two such sets for every tracklet."""
     known = [v for v in views if len(v)]
-    return pool(known) if known else views[0]
+    if not known:
+        return views[0]
+    pooled = pool(known)
+    mean = np.average(pooled.embeddings, axis=0, weights=pooled.weights).astype(np.float32)
+    repeated = np.broadcast_to(mean, pooled.embeddings.shape)  # takes the memory of one row
+    return Views(repeated, np.ones(len(pooled), np.float32), pooled.frames)
 
 
 def _margins(links: Links) -> dict[tuple[int, int], float]:

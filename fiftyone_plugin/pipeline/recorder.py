@@ -138,10 +138,12 @@ class Recorder:
         for track_id, r in self._records.items():
             if r.views:
                 order = np.argsort(r.view_frames, kind="stable")
+                stacked = np.stack(r.views)
+                r.views = list(stacked)  # the rows of one array: the views are the largest thing held, and not twice
                 result[track_id] = Gallery(
                     track_id,
                     np.asarray(r.view_frames, np.int64)[order],
-                    np.stack(r.views)[order],
+                    stacked if bool(np.all(np.diff(order) == 1)) else stacked[order],
                     np.asarray(r.view_weights, np.float32)[order],
                     self._embedder_name,
                 )
