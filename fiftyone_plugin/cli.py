@@ -128,13 +128,6 @@ def _add_track(commands: Any) -> None:
     p.add_argument("--box-threshold", type=float, default=t.box_threshold, help="default: %(default)s")
     p.add_argument("--text-threshold", type=float, default=t.text_threshold, help="default: %(default)s")
     p.add_argument("--max-tracks", type=int, default=d.max_tracks, help="objects at once (default: %(default)s)")
-    p.add_argument(
-        "--count",
-        action="append",
-        default=[],
-        metavar="PHRASE=N",
-        help="exactly N objects of this class are in the video; may be repeated",
-    )
     p.add_argument("--start", type=int, default=0, metavar="F", help="first frame, 0-based")
     p.add_argument("--stop", type=int, default=None, metavar="F", help="frame after the last one")
     _add_output(p)
@@ -205,18 +198,11 @@ def _options(a: argparse.Namespace) -> TrackingOptions:
         models=replace(models, **chosen),
         detection=DetectionOptions(box_threshold=a.box_threshold, text_threshold=a.text_threshold),
         association=AssociationOptions(redetect_every_frames=a.redetect_every, max_tracks=a.max_tracks),
-        identity=IdentityOptions(repair=not a.no_repair, known_counts=dict(map(_count, a.count))),
+        identity=IdentityOptions(repair=not a.no_repair),
         start=a.start,
         stop=a.stop,
         device=a.device,
     )
-
-
-def _count(text: str) -> tuple[str, int]:
-    phrase, _, number = text.rpartition("=")
-    if not phrase or not number.strip().isdigit():
-        raise OptionError(f"--count {text!r}: must look like sheep=3")
-    return phrase.strip().casefold(), int(number)
 
 
 def _demo(a: argparse.Namespace) -> None:

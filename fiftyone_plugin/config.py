@@ -142,13 +142,9 @@ class IdentityOptions:
     """False: propagation as it is, byte for byte."""
     min_margin: float = 1.0
     """Smallest log-odds (nats) that decide an encounter; below it the encounter is left to a person."""
-    known_counts: Mapping[str, int] = field(default_factory=dict)
-    """Phrase to the number of its objects in the whole video, where it is known."""
 
     def __post_init__(self) -> None:
         _check_range("min_margin", self.min_margin, 0.0, 1e6)
-        for phrase, count in self.known_counts.items():
-            _check_at_least(f"known_counts[{phrase!r}]", count, 1)
 
 
 @dataclass(frozen=True, slots=True)

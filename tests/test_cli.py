@@ -178,7 +178,7 @@ def test_options_reach_the_pipeline(
 ) -> None:
     arguments = (
         "--models fast --detector groundingdino-py:tiny --embedder colour+reid --redetect-every 8 --box-threshold 0.4 "
-        "--text-threshold 0.1 --max-tracks 3 --start 2 --stop 9 --device cpu --count Sheep=3 --count dog=1"
+        "--text-threshold 0.1 --max-tracks 3 --start 2 --stop 9 --device cpu"
     )
     assert shell("track", video_path, "--prompt", "sheep", *arguments.split()) == 0
     ((prompt, options),) = scripted.calls
@@ -188,7 +188,6 @@ def test_options_reach_the_pipeline(
     assert (options.association.redetect_every_frames, options.association.max_tracks) == (8, 3)
     assert (options.start, options.stop, options.device) == (2, 9, "cpu")
     assert options.identity.repair is True
-    assert options.identity.known_counts == {"sheep": 3, "dog": 1}
 
 
 def test_repair_prints_the_keys_of_the_contract(
@@ -318,9 +317,6 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             ["track", "{video}", "--prompt", "a", "--start", "5", "--stop", "5"], "--stop 5: must", id="no frame"
         ),
-        pytest.param(["track", "{video}", "--prompt", "a", "--count", "sheep"], "--count 'sheep'", id="count"),
-        pytest.param(["track", "{video}", "--prompt", "a", "--count", "sheep=many"], "sheep=many", id="count word"),
-        pytest.param(["track", "{video}", "--prompt", "a", "--count", "sheep=0"], "sheep.*1 or more", id="count 0"),
         pytest.param(["track", "{video}", "--prompt", "a", "--box-threshold", "2"], "box_threshold = 2", id="range"),
         pytest.param(["track", "{video}", "--prompt", "a", "--max-tracks", "0"], "max_tracks = 0", id="max tracks"),
         pytest.param(

@@ -57,17 +57,12 @@ def test_setting_outside_its_range_is_rejected_by_name_and_value(group: Any, nam
         (DetectionOptions, {"box_threshold": 0.0, "text_threshold": 1.0, "max_nms_iou": 0.0, "batch_frames": 1}),
         (AssociationOptions, {"redetect_every_frames": 0, "confirm_within_frames": 0, "release_after_frames": 0}),
         (EvidenceOptions, {"max_overlap": 1.0, "border_px": 0, "min_area_px": 1, "every_frames": 1}),
-        (IdentityOptions, {"min_margin": 0.0, "known_counts": {"sheep": 1}}),
+        (IdentityOptions, {"min_margin": 0.0, "repair": False}),
     ],
 )
 def test_setting_at_the_end_of_its_range_is_taken(group: Any, values: dict[str, Any]) -> None:
     made = group(**values)
     assert {name: getattr(made, name) for name in values} == values
-
-
-def test_known_count_of_zero_is_rejected_with_its_phrase() -> None:
-    with pytest.raises(OptionError, match="sheep"):
-        IdentityOptions(known_counts={"sheep": 0})
 
 
 @pytest.mark.parametrize(
@@ -102,10 +97,10 @@ def test_default_models_are_those_of_the_preset_bundled() -> None:
 
 def test_as_dict_survives_json_unchanged() -> None:
     options = TrackingOptions(
-        models=preset("fast"), identity=IdentityOptions(known_counts={"sheep": 3}), start=5, stop=50, device="cpu"
+        models=preset("fast"), identity=IdentityOptions(min_margin=3.0), start=5, stop=50, device="cpu"
     )
     plain = options.as_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["models"]["propagator"] == "sam2:tiny"
-    assert plain["identity"]["known_counts"] == {"sheep": 3}
+    assert plain["identity"] == {"repair": True, "min_margin": 3.0}
     assert set(plain) == {f.name for f in dataclasses.fields(TrackingOptions)}

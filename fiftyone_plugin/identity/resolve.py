@@ -60,7 +60,7 @@ def resolve(
         tracks: Propagated tracks, from any tracker; boxes suffice.
         galleries: Clean views by track id; a track without any is judged by motion alone.
         supports: What the detector said whenever it looked; None where there was no detector.
-        options: Margin and known counts.
+        options: The margin.
         link_options: Priors of what happens in an encounter.
 
     Returns:

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -159,8 +159,3 @@ def _frames_asked_for(info: VideoInfo, options: TrackingOptions) -> int:
     if stop is not None and not start < stop <= count:
         raise FrameRangeError(f"--stop {stop}: must lie in [{start + 1}, {count}], the video has {count} frames")
     return (stop if stop is not None else count) - start
-
-
-def with_repair(options: TrackingOptions, repair: bool) -> TrackingOptions:
-    """The same options with repair switched on or off."""
-    return replace(options, identity=replace(options.identity, repair=repair))
