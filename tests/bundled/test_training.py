@@ -84,6 +84,38 @@ def test_learning_rate_rises_stays_and_falls(tmp_path: Path) -> None:
     assert 0.002 <= rates[-1] < 0.003
 
 
+def test_learning_rate_falls_with_the_clock_when_time_is_short(tmp_path: Path) -> None:
+    plan = TrainingSettings(
+        steps=1000, batch=1, learning_rate=1.0, warm_up_steps=1, constant_part=0.0, output=tmp_path, minutes=1
+    )
+    assert plan.done_at(10, 0.0) == 0.01
+    assert plan.done_at(10, 30.0) == 0.5
+    assert plan.done_at(10, 90.0) == 1.0
+    assert plan.learning_rate_at(10, seconds=30.0) == pytest.approx(0.51)
+    with pytest.raises(OptionError, match="--minutes -1"):
+        TrainingSettings(
+            steps=1, batch=1, learning_rate=1.0, warm_up_steps=1, constant_part=0.0, output=tmp_path, minutes=-1
+        )
+
+
+@pytest.mark.parametrize(
+    ("main", "folder"),
+    [
+        pytest.param(train_embedder.main, "reid", id="embedder"),
+        pytest.param(train_propagator.main, "sam2", id="propagator", marks=pytest.mark.slow),
+        pytest.param(train_detector.main, "grounding_dino", id="detector", marks=pytest.mark.slow),
+    ],
+)
+def test_training_goes_on_from_given_weights(main: Main, folder: str, tmp_path: Path) -> None:
+    start = BUNDLED_DIRECTORY / folder
+    assert main(["--smoke", "--weights", str(start), "--output", str(tmp_path / folder)]) == 0
+    # two steps of warm-up move an average of .999 by next to nothing
+    written, bundled = load_file(tmp_path / folder / "model.safetensors"), load_file(start / "model.safetensors")
+    assert all(torch.allclose(v.float(), bundled[n].float(), atol=1e-3) for n, v in written.items())
+    with pytest.raises(OptionError, match="--weights"):
+        main(["--smoke", "--weights", str(tmp_path / "nowhere"), "--output", str(tmp_path / "other")])
+
+
 def test_no_steps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--steps 0"):
         short_run(tmp_path, steps=0)
@@ -343,7 +375,7 @@ def test_roc_auc_of_separated_mixed_and_tied_scores() -> None:
 @pytest.mark.parametrize(
     ("main", "arguments", "lines"),
     [
-        pytest.param(evaluate_embedder.main, ["--scenes", "2"], 6, id="embedder"),
+        pytest.param(evaluate_embedder.main, ["--scenes", "2"], 12, id="embedder"),
         pytest.param(evaluate_detector.main, ["--pictures", "2"], 5, id="detector"),
     ],
 )

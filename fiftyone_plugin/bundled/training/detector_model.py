@@ -5,6 +5,7 @@ Knows nothing of its training (`train_detector`).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from transformers import (
 )
 
 from fiftyone_plugin.bundled.training.detector_prompts import build_vocabulary
+from fiftyone_plugin.errors import OptionError
 
-__all__ = ["IMAGE_SIDE_PX", "MAX_TOKENS", "build_config", "build_detector", "build_processor"]
+__all__ = ["IMAGE_SIDE_PX", "MAX_TOKENS", "build_config", "build_detector", "build_processor", "load_detector"]
 
 IMAGE_SIDE_PX = 256
 MAX_TOKENS = 128
@@ -93,3 +95,14 @@ def build_detector() -> Any:
             norm.weight.fill_(0.12)
             norm.bias.fill_(-4 / (0.5 * _WIDTH))
     return model
+
+
+def load_detector(folder: Path) -> Any:
+    """A `GroundingDinoForObjectDetection` with saved weights, in float32.
+
+    Raises:
+        OptionError: There are none in this folder.
+    """
+    if not (folder / "config.json").is_file():
+        raise OptionError(f"--weights {folder}: must be a folder with the weights of a Grounding DINO")
+    return GroundingDinoForObjectDetection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)

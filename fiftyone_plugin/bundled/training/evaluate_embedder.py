@@ -2,7 +2,8 @@
 
     python -m fiftyone_plugin.bundled.training.evaluate_embedder --weights bundled --scenes 24
 
-Compares the trained network with the colour histogram, on classes that training showed and on others.
+Compares the trained network with the colour histogram, on classes that training showed and on others, in light that
+stays and in light that changes from view to view.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
 
+from fiftyone_plugin.bundled.training.train_embedder import changing_light
 from fiftyone_plugin.embedders import colour, reid
 from fiftyone_plugin.geometry import crop, mask_boxes
 from fiftyone_plugin.interfaces import Embedder
@@ -29,12 +32,16 @@ _MIN_VISIBLE_PART = 0.35
 _MIN_VISIBLE_PX = 150
 
 
-def draw_crops(world: World, scenes: int, *, held_out: bool, seed: int = 77) -> tuple[list[Crop], IntArray, IntArray]:
+def draw_crops(
+    world: World, scenes: int, *, held_out: bool, is_light_steady: bool = True, seed: int = 77
+) -> tuple[list[Crop], IntArray, IntArray]:
     """Crops of the well visible objects of fresh scenes, the identity of each, and its class within its scene."""
     rng = np.random.default_rng(seed)
     drawn = sample_scenes(rng, scenes, mix=_MIX, classes=class_indices(held_out=held_out).tolist())
     times = rng.uniform(0, 200, (scenes, _VIEWS))
     images, owners = world.render(drawn, times)
+    if not is_light_steady:
+        images = (images * changing_light(rng, *images.shape[:2], *images.shape[-2:], device=images.device)).clamp(0, 1)
     pictures = (images.permute(0, 1, 3, 4, 2) * 255).round().to(torch.uint8).numpy()
     masks = owner_masks(owners).numpy()
     visible = masks.sum((-2, -1))
@@ -85,11 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         colour.make("relative", arguments.device),
     )
     world = World()
-    for held_out in (False, True):
-        crops, identities, groups = draw_crops(world, arguments.scenes, held_out=held_out)
+    for held_out, is_steady in product((False, True), (True, False)):
+        crops, identities, groups = draw_crops(world, arguments.scenes, held_out=held_out, is_light_steady=is_steady)
+        about = {"classes": "unseen" if held_out else "seen", "light": "steady" if is_steady else "changing"}
         for embedder in embedders:
             result = evaluate(embedder.embed(crops), identities, groups)
-            print(json.dumps({"classes": "unseen" if held_out else "seen", "embedder": embedder.name, **result}))
+            print(json.dumps({**about, "embedder": embedder.name, **result}))
     return 0
 
 

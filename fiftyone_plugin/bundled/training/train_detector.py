@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from fiftyone_plugin.bundled.training.detector_model import build_detector, build_processor
+from fiftyone_plugin.bundled.training.detector_model import build_detector, build_processor, load_detector
 from fiftyone_plugin.bundled.training.detector_prompts import PromptBatch, Prompter
 from fiftyone_plugin.bundled.training.training_loop import Trainer, TrainingSettings, half_precision, read_settings
 from fiftyone_plugin.embedders.reid_network import MEAN_RGB, STD_RGB
@@ -213,7 +213,8 @@ def train(settings: TrainingSettings) -> Path:
     torch.manual_seed(settings.seed)
     world = World(device=settings.device)
     processor = build_processor()
-    model = build_detector().to(world.device).train()
+    model = build_detector() if settings.weights is None else load_detector(settings.weights)
+    model = model.to(world.device).train()
     trainer = Trainer(model, settings, weight_decay=0.02, is_exempt=_has_no_decay)
     seed = (settings.seed, trainer.step)
     batches = iter(

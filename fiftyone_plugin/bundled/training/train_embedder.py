@@ -16,11 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fiftyone_plugin.bundled.training.training_loop import Trainer, TrainingSettings, read_settings, save_weights
+from fiftyone_plugin.bundled.training.training_loop import (
+    Trainer,
+    TrainingSettings,
+    load_weights,
+    read_settings,
+    save_weights,
+)
 from fiftyone_plugin.embedders.reid_network import MEAN_RGB, SIDE_PX, STD_RGB, WINDOW_SCALE, ReidNetwork
 from fiftyone_plugin.synthetic.world import SceneMix, World, owner_boxes, owner_masks, sample_scenes
 
-__all__ = ["contrastive_loss", "cut_windows", "draw_crops", "main", "train"]
+__all__ = ["changing_light", "contrastive_loss", "cut_windows", "draw_crops", "main", "train"]
 
 DEFAULTS = TrainingSettings(
     steps=3000,
@@ -92,14 +98,44 @@ def draw_crops(world: World, rng: np.random.Generator, batch: int) -> tuple[Tens
     if len(scene) > _MAX_CROPS:
         kept = torch.as_tensor(rng.permutation(len(scene))[:_MAX_CROPS], device=scene.device)
         scene, view, slot = scene[kept], view[kept], slot[kept]
-    own = masks[scene, view, slot]
-    return cut_windows(images[scene, view], own, owner_boxes(own), jitter=_JITTER), scene * masks.shape[2] + slot
+    own = _ragged(masks[scene, view, slot], rng)
+    lit = (images * changing_light(rng, *images.shape[:2], *images.shape[-2:], device=images.device)).clamp(0, 1)
+    return cut_windows(lit[scene, view], own, owner_boxes(own), jitter=_JITTER), scene * masks.shape[2] + slot
+
+
+def changing_light(
+    rng: np.random.Generator, scenes: int, views: int, height_px: int, width_px: int, *, device: torch.device
+) -> Tensor:
+    """Another light in every view: factors (B, T, 3, H, W) of brightness and colour that fall off to one side.
+
+    Half of the scenes keep steady light, so that what colour says under it is not unlearned.
+    """
+    strength = rng.uniform(0, 1, (scenes, 1, 1)) * (rng.random((scenes, 1, 1)) < 0.5)
+    whole = strength * (rng.normal(0, 0.25, (scenes, views, 1)) + rng.normal(0, 0.1, (scenes, views, 3)))
+    slopes = strength * rng.normal(0, 0.5, (scenes, views, 2))
+    gains, slopes_xy = (torch.as_tensor(v, dtype=torch.float32, device=device) for v in (whole, slopes))
+    x = torch.linspace(-0.5, 0.5, width_px, device=device)
+    y = torch.linspace(-0.5, 0.5, height_px, device=device)[:, None]
+    fall = slopes_xy[..., 0, None, None] * x + slopes_xy[..., 1, None, None] * y
+    return torch.exp(gains[..., None, None] + fall[:, :, None])
+
+
+def _ragged(masks: Tensor, rng: np.random.Generator) -> Tensor:
+    """Masks as trackers give them, bool (N, H, W): some a little too large, some too small, most as they are."""
+    grown = F.max_pool2d(masks[:, None].float(), 5, stride=1, padding=2)[:, 0] > 0
+    shrunk = -F.max_pool2d(-masks[:, None].float(), 5, stride=1, padding=2)[:, 0] > 0
+    kind = torch.as_tensor(rng.random(len(masks)), device=masks.device)[:, None, None]
+    # what shrinking leaves nothing of stays as it is
+    shrunk = torch.where(shrunk.flatten(1).any(1)[:, None, None], shrunk, masks)
+    return torch.where(kind < 0.2, grown, torch.where(kind < 0.4, shrunk, masks))
 
 
 def train(settings: TrainingSettings) -> Path:
     """Train, and return the path of the weights."""
     torch.manual_seed(settings.seed)
     network = ReidNetwork().to(settings.device).train()
+    if settings.weights is not None:
+        load_weights(network, settings.weights)
     trainer = Trainer(network, settings, weight_decay=0.01, is_exempt=_has_no_decay)
     world = World(device=settings.device)
     rng = np.random.default_rng((settings.seed, trainer.step))

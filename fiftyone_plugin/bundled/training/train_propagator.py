@@ -24,7 +24,13 @@ from sam2.modeling.sam2_utils import get_next_point
 from torch import Tensor, nn
 
 from fiftyone_plugin.bundled.training.propagator_model import CONFIG_FILE, build_propagator
-from fiftyone_plugin.bundled.training.training_loop import Trainer, TrainingSettings, read_settings, save_weights
+from fiftyone_plugin.bundled.training.training_loop import (
+    Trainer,
+    TrainingSettings,
+    load_weights,
+    read_settings,
+    save_weights,
+)
 from fiftyone_plugin.embedders.reid_network import MEAN_RGB, STD_RGB
 from fiftyone_plugin.synthetic.world import SceneMix, World, owner_boxes, owner_masks, sample_scenes
 
@@ -43,7 +49,10 @@ _LOSS_SIDE_PX = 128
 _MIN_PROMPT_PX = 120
 _MAX_STRIDE = 7
 """Longest time between two frames of a clip."""
-_MIX = SceneMix(same_class=(2, 4), objects=(2, 6), group_probability=0.85)
+_MIX = SceneMix(same_class=(2, 5), objects=(2, 7), group_probability=0.9, leaving_probability=0.7)
+"""Much hiding and leaving: what the object score has to learn."""
+_ABSENT_WEIGHT = 2.0
+"""Weight of the object score where the object is absent, which it is seldom."""
 _OBJECTS_PER_SCENE = 3
 _BATCH_FACTORS = {1: 2.25, 2: 1.75, 4: 1.25}
 """Short clips are cheap: so many times more objects."""
@@ -66,7 +75,7 @@ class ClipPlan:
 
 
 def plan_clip(rng: np.random.Generator, progress: float) -> ClipPlan:
-    """Draw a plan; `progress` in [0, 1] is how far the training is."""
+    """Draw a plan; `progress` in [0, 1] is how far the training from random weights is, 1 if it began from others."""
     if progress < 0.06:
         frames = 1
     elif progress < 0.12:
@@ -193,11 +202,13 @@ def frame_losses(answers: Sequence[FrameOutput], masks: Tensor) -> tuple[Tensor,
         masks_loss = (20 * focal + dice).gather(1, best)
         iou_loss = (predicted_ious.float() - true_ious).abs().mean(1, keepdim=True)
         object_loss = F.binary_cross_entropy_with_logits(object_logits.float(), is_present, reduction="none")
+        object_loss = object_loss * torch.where(is_present > 0, 1.0, _ABSENT_WEIGHT)
         total = total + ((masks_loss + iou_loss) * is_present + object_loss).mean()
         preferred = true_ious.gather(1, predicted_ious.argmax(1, keepdim=True))
         parts = {
             "iou": (preferred * is_present).sum() / is_present.sum().clamp(min=1),
             "presence": ((object_logits > 0).float() == is_present).float().mean(),
+            "absence": ((object_logits <= 0) * (1 - is_present)).sum() / (1 - is_present).sum().clamp(min=1),
         }
     return total, parts
 
@@ -229,10 +240,12 @@ def train(settings: TrainingSettings) -> Path:
     world = World(device=settings.device)
     is_cuda = world.device.type == "cuda"
     model = build_propagator().to(world.device).train()
+    if settings.weights is not None:
+        load_weights(model, settings.weights)
     trainer = Trainer(model, settings, weight_decay=0.02, is_exempt=_has_no_decay)
     rng = np.random.default_rng((settings.seed, trainer.step))
     while not trainer.is_done:
-        plan = plan_clip(rng, trainer.step / settings.steps)
+        plan = plan_clip(rng, trainer.done if settings.weights is None else 1.0)
         clips = draw_clips(world, rng, int(settings.batch * _BATCH_FACTORS.get(plan.frames, 1)), plan.frames)
         if clips is None:
             continue

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fiftyone_plugin.errors import OptionError
 
-__all__ = ["Trainer", "TrainingSettings", "half_precision", "read_settings", "save_weights"]
+__all__ = ["Trainer", "TrainingSettings", "half_precision", "load_weights", "read_settings", "save_weights"]
 
+WEIGHTS_NAME = "model.safetensors"
 _LOG_EVERY_STEPS = 50
 _SAVE_EVERY_STEPS = 500
 _MAX_GRADIENT_NORM = 1.0
@@ -49,15 +50,26 @@ class TrainingSettings:
     """Processes that draw scenes ahead."""
     state: Path | None = None
     """File that keeps the state of the run; a run goes on from it where it exists."""
+    weights: Path | None = None
+    """Folder whose ``model.safetensors`` the run starts from; None starts from random weights."""
+    minutes: float | None = None
+    """Longest time of the run; the learning rate then falls with the clock, if that is ahead of the steps."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise OptionError(f"--steps {self.steps} --batch {self.batch}: must be 1 or more")
+        if self.minutes is not None and self.minutes <= 0:
+            raise OptionError(f"--minutes {self.minutes}: must be more than 0")
 
-    def learning_rate_at(self, step: int) -> float:
-        """Rate of the 0-based step."""
+    def done_at(self, step: int, seconds: float) -> float:
+        """Part of the run, in [0, 1], that is over before the 0-based step, so many seconds after the start."""
+        by_clock = seconds / (60 * self.minutes) if self.minutes is not None else 0.0
+        return min(1.0, max(step / self.steps, by_clock))
+
+    def learning_rate_at(self, step: int, *, seconds: float = 0.0) -> float:
+        """Rate of the 0-based step, taken so many seconds after the start."""
         warm = min(1.0, (step + 1) / self.warm_up_steps)
-        done = step / self.steps
+        done = self.done_at(step, seconds)
         if done < self.constant_part:
             return self.learning_rate * warm
         falling = (done - self.constant_part) / (1 - self.constant_part)
@@ -83,6 +95,8 @@ def read_settings(
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--workers", type=int, default=defaults.workers, help="processes that draw scenes ahead")
     parser.add_argument("--state", type=Path, help="keep the run's state here, and go on from it where it exists")
+    parser.add_argument("--weights", type=Path, help="folder with the weights to start from; random ones otherwise")
+    parser.add_argument("--minutes", type=float, help="stop after so long; the learning rate falls with the clock")
     parser.add_argument("--output", type=Path, default=defaults.output, help="folder for the weights")
     parser.add_argument("--smoke", action="store_true", help="two steps with a tiny batch on a CPU")
     arguments = parser.parse_args(argv)
@@ -95,6 +109,8 @@ def read_settings(
         seed=arguments.seed,
         workers=arguments.workers,
         state=arguments.state,
+        weights=arguments.weights,
+        minutes=arguments.minutes,
         output=arguments.output,
     )
     if arguments.smoke:
@@ -139,8 +155,13 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are taken."""
-        return self.step >= self._settings.steps
+        """Whether all steps are taken, or the time is over."""
+        return self.done >= 1
+
+    @property
+    def done(self) -> float:
+        """Part of the run that is over, in [0, 1]."""
+        return self._settings.done_at(self.step, time.perf_counter() - self._began)
 
     @property
     def averaged_weights(self) -> dict[str, Tensor]:
@@ -155,7 +176,8 @@ class Trainer:
             parts: Numbers for the log.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate_at(self.step)
+            seconds = time.perf_counter() - self._began
+            group["lr"] = self._settings.learning_rate_at(self.step, seconds=seconds)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), _MAX_GRADIENT_NORM)
@@ -164,7 +186,8 @@ class Trainer:
         else:
             print(f"step {self.step}: left out, its gradient is not finite", file=sys.stderr)
         # early on the average follows fast, or it would remember the random start
-        decay = min(_AVERAGE_DECAY, (self.step + 1) / (self.step + 20))
+        is_fresh = self._settings.weights is None
+        decay = min(_AVERAGE_DECAY, (self.step + 1) / (self.step + 20)) if is_fresh else _AVERAGE_DECAY
         with torch.no_grad():
             for name, value in self._model.state_dict().items():
                 if value.is_floating_point():
@@ -208,6 +231,20 @@ class Trainer:
         self.step = content["step"]
 
 
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load what `save_weights` wrote.
+
+    Raises:
+        OptionError: It is not there, or of another model.
+    """
+    try:
+        weights = load_file(folder / WEIGHTS_NAME)
+        model.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OptionError(f"--weights {folder}: must be a folder with the weights of this model: {reason}") from None
+
+
 def half_precision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are bundled: float16 on the CPU, everything that is no float as it was."""
     return {
@@ -219,6 +256,6 @@ def half_precision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_weights(weights: Mapping[str, Tensor], folder: Path) -> Path:
     """Write ``model.safetensors`` in half precision into a folder, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS_NAME
     save_file(half_precision(weights), path, metadata={"format": "pt"})
     return path
