@@ -6,16 +6,25 @@ and the cutting of crops are written once, by us (`detectors.prompted`, `embedde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fiftyone_plugin.types import Crop, FloatArray, Frame, FrameMasks, Seed, VideoInfo
 
-__all__ = ["Detector", "Embedder", "FrameSource", "PhraseBoxes", "PropagationSession", "Propagator"]
+__all__ = [
+    "Detector",
+    "Embedder",
+    "FeedableSession",
+    "FrameSource",
+    "PhraseBoxes",
+    "PropagationSession",
+    "Propagator",
+    "ResumableSession",
+]
 
 
 @runtime_checkable
@@ -122,6 +131,43 @@ class PropagationSession(Protocol):
         Raises:
             ValueError: A track is not live, or is named twice.
         """
+        ...
+
+
+@runtime_checkable
+class ResumableSession(PropagationSession, Protocol):
+    """A session whose walk can go on in another process. Optional: without it, a video cut short starts over."""
+
+    @property
+    def has_state(self) -> bool:
+        """Whether `state` may be called now; it is true again within a few frames."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next frames depend on, between two frames (the current frame itself is not part of it).
+
+        Values are NumPy arrays, or plain: numbers, text, None, and lists, tuples, sets and mappings of these. The size
+        depends on the live tracks, never on the length of the walk.
+        """
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another session of the same propagator and frame size was; the next call must be `advance`.
+
+        From there on, both give the same masks, bit for bit, on the same device.
+
+        Raises:
+            ValueError: This session has begun already.
+        """
+        ...
+
+
+@runtime_checkable
+class FeedableSession(PropagationSession, Protocol):
+    """A session that gains from seeing frames ahead of `advance`. Optional."""
+
+    def feed(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Pass frames on in order, having read a bounded number of them ahead; `advance` is called with each."""
         ...
 
 

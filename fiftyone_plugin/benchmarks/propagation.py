@@ -1,39 +1,51 @@
 """How fast are the propagators, and how much memory do they hold, by number of objects and length of the video?
 
-Both backends carry the same objects through the same frames in one process, taking turns every few frames, so that
-whatever else the machine does hits both alike. They share one set of weights. The video is drawn, so that nothing is
-decoded; what is measured is `advance`, from the pixels of a frame to the masks of all objects at its full size.
+All contestants (`propagation_contestants`) carry the same objects through the same frames in one process, taking turns
+every few frames, so that whatever else the machine does hits all alike. The video is drawn beforehand, so that nothing
+is decoded; what is measured is from the pixels of a frame to the masks of all objects at its full size, on the CPU.
 Masks are compared on the way: a fast backend that answers something else would show.
 
-Run it with ``shepherd bench propagation`` or ``python -m fiftyone_plugin.benchmarks.propagation``; ``--quick`` takes
-less than two minutes on two CPU cores. transformers' ``Sam2Video`` is not among the contestants, since the package has
-no converter for the weights of `sam2`.
+    shepherd bench propagation --quick                               a CPU, some minutes
+    shepherd bench propagation --device cuda --variant tiny --random --objects 1 4 8 16 32
+    shepherd bench propagation --device cuda --variant large --random --objects 1 8
+    shepherd bench propagation --only engine --objects 8 --lengths 300 1000 3000
+    shepherd bench propagation --knobs                               what each setting brings and costs
+
+Random weights serve where the published ones are out of reach: speed and memory do not depend on their values.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
+import json
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from fiftyone_plugin.benchmarks.propagation_contestants import CONTESTANTS, make_contestant
+from fiftyone_plugin.benchmarks.propagation_knobs import print_knobs
+from fiftyone_plugin.config import PropagationOptions
+from fiftyone_plugin.exporters import write_atomically
 from fiftyone_plugin.interfaces import PropagationSession, Propagator
-from fiftyone_plugin.registry import make_propagator
 from fiftyone_plugin.types import BoolArray, Frame, Seed
 
 __all__ = ["MemoryRow", "SpeedRow", "main", "measure_memory", "measure_speed", "moving_boxes"]
 
-OFFICIAL = "sam2-reference"
-OURS = "sam2"
 _WARM_UP_FRAMES = 16
 """Until the memory of every object is full: the window of SAM 2 reaches back 15 frames."""
-_TURN_FRAMES = 4
+_TURN_FRAMES = {"cpu": 4, "cuda": 16}
+"""A GPU's turns hold whole batches of the image encoder."""
+_DRAWN_FRAMES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +55,13 @@ class SpeedRow:
     backend: str
     objects: int
     milliseconds: float
-    """Median time of a frame."""
+    """Median over the turns of the time of a frame."""
     agreement: float
-    """Mean IoU of its masks and the official ones, in [0, 1]."""
+    """Mean IoU of its masks and those of the first backend, in [0, 1]."""
+    visible: float
+    """Part of its masks that are not empty, in [0, 1]."""
+    gpu_mib: float
+    """Most that lay on the GPU at once while this backend had its turn, models of all contestants included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,12 @@ class MemoryRow:
     frames: int
     held_mib: float
     """All tensors that the walk holds, without the model."""
+    gpu_mib: float
+    """What lies on the GPU, model included; 0 without one."""
+    gpu_peak_mib: float
+    """Most that lay there since the length before."""
+    host_mib: float
+    """Resident memory of the process."""
 
 
 def moving_boxes(objects: int, *, height_px: int, width_px: int, start: int = 0) -> Iterator[tuple[Frame, list[Seed]]]:
@@ -93,111 +115,207 @@ def measure_speed(
         height_px: Height of the video.
         width_px: Width of the video.
     """
-    video = moving_boxes(objects, height_px=height_px, width_px=width_px)
-    sessions = [backend.open(height_px=height_px, width_px=width_px) for backend in backends]
-    frame, seeds = next(video)
-    for session in sessions:
-        session.advance(frame)
-        session.seed(seeds)
-    for frame, _ in _take(video, _WARM_UP_FRAMES):
-        for session in sessions:
-            session.advance(frame)
-    times: list[list[float]] = [[] for _ in backends]
-    agreement: list[list[float]] = [[] for _ in backends]
-    while len(times[0]) < frames:
-        turn = [frame for frame, _ in _take(video, min(_TURN_FRAMES, frames - len(times[0])))]
+    turn = _TURN_FRAMES["cuda" if torch.cuda.is_available() else "cpu"]
+    drawn = list(itertools.islice(moving_boxes(objects, height_px=height_px, width_px=width_px), _DRAWN_FRAMES))
+    contestants = [_Contestant(backend, drawn, height_px=height_px, width_px=width_px) for backend in backends]
+    for contestant in contestants:
+        contestant.take(_WARM_UP_FRAMES)
+        contestant.milliseconds.clear()
+    done = 0
+    while done < frames:
+        count = min(turn, frames - done)
         expected: list[BoolArray] = []
-        for number, session in enumerate(sessions):
-            masks = [_timed_advance(session, frame, times[number]) for frame in turn]
+        for contestant in contestants:
+            masks = contestant.take(count)
             expected = expected or masks
-            agreement[number] += [_mean_iou(a, b) for a, b in zip(masks, expected, strict=True)]
+            contestant.agreement += [_mean_iou(a, b) for a, b in zip(masks, expected, strict=True)]
+            contestant.visible += [float(m.any(axis=(1, 2)).mean()) for m in masks]
+        done += count
+    for contestant in contestants:
+        contestant.close()
     return [
-        SpeedRow(backend.name, objects, 1e3 * float(np.median(times[i])), float(np.mean(agreement[i])))
-        for i, backend in enumerate(backends)
+        SpeedRow(
+            contestant.name,
+            objects,
+            statistics.median(contestant.milliseconds),
+            statistics.fmean(contestant.agreement),
+            statistics.fmean(contestant.visible),
+            contestant.gpu_mib,
+        )
+        for contestant in contestants
     ]
 
 
 def measure_memory(
     backend: Propagator, *, objects: int, lengths: Sequence[int], height_px: int, width_px: int
 ) -> list[MemoryRow]:
-    """Count what a walk holds after so many frames: `lengths`, increasing."""
+    """Look at what a walk holds after so many frames: `lengths`, increasing."""
     before = _tensor_bytes()
-    video = moving_boxes(objects, height_px=height_px, width_px=width_px)
-    session = backend.open(height_px=height_px, width_px=width_px)
-    frame, seeds = next(video)
-    session.advance(frame)
-    session.seed(seeds)
+    drawn = list(itertools.islice(moving_boxes(objects, height_px=height_px, width_px=width_px), _DRAWN_FRAMES))
+    contestant = _Contestant(backend, drawn, height_px=height_px, width_px=width_px)
     rows = []
     for done, length in zip([0, *lengths], lengths, strict=False):
-        for frame, _ in _take(video, length - done):
-            session.advance(frame)
-        rows.append(MemoryRow(backend.name, length, (_tensor_bytes() - before) / 2**20))
+        _reset_gpu_peak()
+        for _ in range(length - done):
+            contestant.take(1, is_timed=False)
+        gpu = torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+        rows.append(
+            MemoryRow(backend.name, length, (_tensor_bytes() - before) / 2**20, gpu, _gpu_peak_mib(), _resident_mib())
+        )
+    contestant.close()
     return rows
 
 
+class _Contestant:
+    """A backend on its way through the video."""
+
+    def __init__(
+        self, backend: Propagator, drawn: Sequence[tuple[Frame, list[Seed]]], *, height_px: int, width_px: int
+    ) -> None:
+        self.name = backend.name
+        self.milliseconds: list[float] = []
+        self.agreement: list[float] = []
+        self.visible: list[float] = []
+        self.gpu_mib = 0.0
+        self._session: PropagationSession = backend.open(height_px=height_px, width_px=width_px)
+        feed = getattr(self._session, "feed", None)
+        frames: Iterable[Frame] = _again_and_again([frame for frame, _ in drawn])
+        self._frames: Iterator[Frame] = iter(frames if feed is None else feed(frames))
+        self._session.advance(next(self._frames))
+        self._session.seed(drawn[0][1])
+
+    def take(self, count: int, *, is_timed: bool = True) -> list[BoolArray]:
+        """Go so many frames on; masks by frame, in the order of the track ids."""
+        if is_timed:
+            _reset_gpu_peak()
+        _wait_for_gpu()
+        began = time.perf_counter()
+        answers = [self._session.advance(frame) for frame in itertools.islice(self._frames, count)]
+        _wait_for_gpu()
+        if is_timed:
+            self.milliseconds.append(1e3 * (time.perf_counter() - began) / count)
+            self.gpu_mib = max(self.gpu_mib, _gpu_peak_mib())
+        return [np.asarray(a.masks[np.argsort(a.track_ids)]) for a in answers]
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        close = getattr(self._frames, "close", None)
+        if close is not None:
+            close()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, and print two tables in Markdown."""
-    options = _parse(argv)
-    size = {"height_px": options.height, "width_px": options.width}
-    backends = [make_propagator(f"{name}:{options.variant}", device=options.device) for name in (OFFICIAL, OURS)]
-    print(
-        f"SAM 2.1 {options.variant} on {options.device}, {torch.get_num_threads()} CPU threads, torch "
-        f"{torch.__version__}, video {options.width} x {options.height}"
+    """Measure, and print tables in Markdown; with ``--output`` write all numbers as JSON."""
+    a = _parse(argv)
+    if a.knobs:
+        print(_about(a))
+        knobs = print_knobs(spec=f"sam2:{a.variant}", device=a.device, clips=a.clips, frames=a.frames)
+        if a.output is not None:
+            write_atomically(a.output, json.dumps([asdict(row) for row in knobs]).encode())
+        return 0
+    size = {"height_px": a.height, "width_px": a.width}
+    options = PropagationOptions(
+        objects_per_batch=a.objects_per_batch, graphs=not a.no_graphs, kernels=not a.no_kernels
     )
-    print("\n| objects | backend | ms a frame | frames/s | times official | IoU with official |")
-    print("|---|---|---|---|---|---|")
-    for objects in options.objects:
-        rows = measure_speed(backends, objects=objects, frames=options.frames, **size)
+    backends = [
+        make_contestant(name, a.variant, device=a.device, is_random=a.random, options=options) for name in a.only
+    ]
+    print(_about(a))
+    found: dict[str, Any] = {"about": _about(a), "speed": [], "memory": []}
+    print("\n| objects | backend | ms a frame | frames/s | times first | IoU with first | GPU MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for objects in a.objects:
+        rows = measure_speed(backends, objects=objects, frames=a.frames, **size)
+        found["speed"] += [asdict(row) for row in rows]
         for row in rows:
             ratio = rows[0].milliseconds / row.milliseconds
             print(
                 f"| {objects} | {row.backend} | {row.milliseconds:.1f} | {1e3 / row.milliseconds:.1f} | {ratio:.2f} | "
-                f"{row.agreement:.4f} |",
+                f"{row.agreement:.4f} | {row.gpu_mib:.0f} |",
                 flush=True,
             )
-    objects = max(options.objects)
-    print(f"\n| backend, {objects} objects | " + " | ".join(f"{length} frames" for length in options.lengths) + " |")
-    print("|---|" + "---|" * len(options.lengths))
+    objects = max(a.objects)
+    if a.lengths:
+        print(f"\n| backend, {objects} objects | frames | tensors held, MiB | on the GPU | peak there | process |")
+        print("|---|---|---|---|---|---|")
+    for backend in backends if a.lengths else []:
+        for held in measure_memory(backend, objects=objects, lengths=a.lengths, **size):
+            found["memory"].append(asdict(held))
+            print(
+                f"| {backend.name} | {held.frames} | {held.held_mib:.1f} | {held.gpu_mib:.0f} | "
+                f"{held.gpu_peak_mib:.0f} | {held.host_mib:.0f} |",
+                flush=True,
+            )
     for backend in backends:
-        held = measure_memory(backend, objects=objects, lengths=options.lengths, **size)
-        print(f"| {backend.name} | " + " | ".join(f"{row.held_mib:.1f} MiB" for row in held) + " |", flush=True)
+        warm_up = getattr(backend, "warm_up_seconds", 0.0)
+        if warm_up:
+            print(f"\n{backend.name} spent {warm_up:.1f} s on recording: {', '.join(getattr(backend, 'recorded', ()))}")
     print(f"\nPeak memory of the whole process: {_peak_mib():.0f} MiB")
-    if options.device.startswith("cuda"):
-        print(f"Peak memory of the GPU: {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
+    if a.output is not None:
+        write_atomically(a.output, json.dumps(found, indent=1).encode())
     return 0
 
 
+def _about(a: argparse.Namespace) -> str:
+    device = torch.cuda.get_device_name() if a.device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
+    weights = "random weights" if a.random else "its weights"
+    return f"SAM 2.1 {a.variant} with {weights}, {device}, torch {torch.__version__}, video {a.width} x {a.height}"
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="shepherd bench propagation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="shepherd bench propagation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--variant", default="bundled", help="bundled, tiny, small, base-plus, large or a directory")
+    parser.add_argument("--random", action="store_true", help="random weights of a published architecture")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTESTANTS, help="contestants; the first is what others are held to"
+    )
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--frames", type=int, default=40, help="timed frames for each number of objects")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200], help="frames, for the memory")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[50, 100, 200], help="frames, for the memory")
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--quick", action="store_true", help="few frames: a look, not a measurement")
-    options = parser.parse_args(argv)
-    if options.quick:
-        options.frames, options.lengths = min(options.frames, 12), [10, 20, 40]
-    return options
+    parser.add_argument("--objects-per-batch", type=int, default=PropagationOptions().objects_per_batch)
+    parser.add_argument("--no-graphs", action="store_true", help="the engine without CUDA graphs")
+    parser.add_argument("--no-kernels", action="store_true", help="the engine without its Triton kernels")
+    parser.add_argument("--knobs", action="store_true", help="instead, every setting of the engine on drawn clips")
+    parser.add_argument("--clips", type=int, default=3, help="drawn clips of --frames frames, with --knobs")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    parser.add_argument("--quick", action="store_true", help="few frames")
+    a = parser.parse_args(argv)
+    if a.quick:
+        a.frames, a.lengths = 12, [10, 20, 40]
+    a.only = a.only or list(CONTESTANTS)
+    return a
 
 
-def _take(video: Iterator[tuple[Frame, list[Seed]]], count: int) -> list[tuple[Frame, list[Seed]]]:
-    return [next(video) for _ in range(count)]
-
-
-def _timed_advance(session: PropagationSession, frame: Frame, times: list[float]) -> BoolArray:
-    """The masks of a frame in the order of the track ids; the answer lies on the host, so the GPU is done with it."""
-    start = time.perf_counter()
-    answer = session.advance(frame)
-    times.append(time.perf_counter() - start)
-    return np.asarray(answer.masks[np.argsort(answer.track_ids)])
+def _again_and_again(frames: Sequence[Frame]) -> Iterator[Frame]:
+    """The frames forwards and backwards, numbered on, so that nothing jumps."""
+    images = [frame.image_rgb for frame in frames]
+    images += images[-2:0:-1]
+    for index in itertools.count():
+        yield Frame(index, index / 25, images[index % len(images)])
 
 
 def _mean_iou(a: BoolArray, b: BoolArray) -> float:
     both, either = (a & b).sum(axis=(1, 2)), (a | b).sum(axis=(1, 2))
     return float(np.mean(np.where(either == 0, 1.0, both / np.maximum(either, 1))))
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _reset_gpu_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _gpu_peak_mib() -> float:
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
 
 
 def _tensor_bytes() -> int:
@@ -208,6 +326,14 @@ def _tensor_bytes() -> int:
             storage = candidate.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
+
+
+def _resident_mib() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # not Linux
+        return _peak_mib()
+    return pages * resource.getpagesize() / 2**20
 
 
 def _peak_mib() -> float:

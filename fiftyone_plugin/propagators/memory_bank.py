@@ -11,8 +11,9 @@ the walk goes. This module knows nothing of networks: a memory is a (T, C) map, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from fiftyone_plugin.types import BoolArray, IntArray
 
-__all__ = ["BankShape", "MemoryBank", "MemoryEntries", "MemoryView"]
+__all__ = ["BankShape", "MemoryBank", "MemoryEntries", "MemoryView", "upload"]
 
 SEED_AGE = 0
 """Age under which `MemoryView.map_ages` lists the map of a seed: seeds do not age there."""
@@ -57,6 +58,14 @@ class MemoryView:
     """int64 (K, P): steps back, for seeds too."""
     pointer_mask: BoolArray | None
     """bool (K, P), False where padded."""
+
+
+def upload(array: NDArray[Any], device: str | torch.device) -> Tensor:
+    """Bring a small array to a device without waiting for what the device is doing."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class MemoryEntries:
@@ -118,28 +127,42 @@ class MemoryEntries:
         return visible
 
     def gather(
-        self, slots: IntArray, step: int, *, length: int | None
+        self, slots: IntArray, step: int, *, length: int | None, rows: int
     ) -> tuple[Tensor, IntArray, BoolArray, BoolArray]:
-        """Visible entries first, in rows of one length: values (K, L, ...), ages, seed flags and mask, each (K, L).
+        """Visible entries first, in rows of one length: values (R, L, ...), ages, seed flags and mask, each (R, L).
 
         Args:
             slots: (K,).
             step: The current step.
             length: L; None takes the longest row's.
+            rows: R, K or more; rows beyond K have nothing that is visible.
         """
         visible = self.visible(slots, step)
         count = int(visible.sum(axis=1).max(initial=0)) if length is None else length
         order = np.argsort(~visible, axis=1, kind="stable")[:, :count]
-        rows = slots[:, None]
-        flat = torch.from_numpy((rows * self.values.shape[1] + order).ravel()).to(self.values.device)
-        gathered = self.values.flatten(0, 1).index_select(0, flat).reshape(*order.shape, *self.values.shape[2:])
         mask = np.take_along_axis(visible, order, axis=1)
-        return gathered, step - self.steps[rows, order], order < self._max_seeds, mask
+        ages = step - self.steps[slots[:, None], order]
+        flat = slots[:, None] * self.values.shape[1] + order
+        flat, order, mask, ages = (np.pad(a, ((0, rows - len(slots)), (0, 0))) for a in (flat, order, mask, ages))
+        gathered = self.values.flatten(0, 1).index_select(0, upload(flat.ravel(), self.values.device))
+        return gathered.reshape(rows, count, *self.values.shape[2:]), ages, order < self._max_seeds, mask
+
+    def state(self) -> dict[str, Any]:
+        """A copy in NumPy arrays; values of 16 bits as integers, since NumPy has no bfloat16."""
+        values = self.values.cpu().clone()
+        bits = values.view(torch.int16) if values.element_size() == 2 else values
+        return {"values": bits.numpy(), "steps": self.steps.copy(), "is_valid": self.is_valid.copy()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken of."""
+        bits = torch.from_numpy(np.array(state["values"]))
+        values = bits.view(self.values.dtype) if self.values.element_size() == 2 else bits
+        self.values = values.to(self.values.device)
+        self.steps, self.is_valid = np.array(state["steps"]), np.array(state["is_valid"])
 
     def _write(self, slots: IntArray, positions: NDArray[np.int64], step: int, values: Tensor) -> None:
-        device = self.values.device
-        index = torch.from_numpy(slots).to(device), torch.from_numpy(positions).to(device)
-        self.values[index] = values.to(self.values.dtype)
+        flat = upload(slots * self.values.shape[1] + positions, self.values.device)
+        self.values.flatten(0, 1).index_copy_(0, flat, values.to(self.values.dtype))
         self.steps[slots, positions] = step
         self.is_valid[slots, positions] = True
 
@@ -246,21 +269,22 @@ class MemoryBank:
             groups.setdefault((layout[0], layout[1]), []).append(track_id)
         return list(groups.values())
 
-    def read(self, track_ids: Sequence[int], step: int, *, is_padded: bool) -> MemoryView:
+    def read(self, track_ids: Sequence[int], step: int, *, is_padded: bool, rows: int | None = None) -> MemoryView:
         """What tracks look back at from a step.
 
         Args:
             track_ids: K tracks.
             step: The current step.
             is_padded: Pad rows to all that a slot can hold, so that shapes never change; else to the longest row.
+            rows: Add rows that look back at nothing up to this number; None adds none.
         """
         slots = self._slots_of(track_ids)
-        shape = self.shape
+        shape, rows = self.shape, len(slots) if rows is None else rows
         maps, ages, is_seed, map_mask = self._maps.gather(
-            slots, step, length=shape.max_seeds + shape.max_recent_maps if is_padded else None
+            slots, step, length=shape.max_seeds + shape.max_recent_maps if is_padded else None, rows=rows
         )
         pointers, pointer_ages, _, pointer_mask = self._pointers.gather(
-            slots, step, length=shape.max_seeds + shape.max_recent_pointers if is_padded else None
+            slots, step, length=shape.max_seeds + shape.max_recent_pointers if is_padded else None, rows=rows
         )
         return MemoryView(
             maps,
@@ -270,6 +294,23 @@ class MemoryBank:
             pointer_ages,
             None if pointer_mask.all() else pointer_mask,
         )
+
+    def state(self) -> dict[str, Any]:
+        """A copy in plain values and NumPy arrays; see `interfaces.ResumableSession`."""
+        return {
+            "slots": dict(self._slots),
+            "free": list(self._free),
+            "seeds_written": self._seeds_written.copy(),
+            "maps": self._maps.state(),
+            "pointers": self._pointers.state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken of, a bank of the same shape."""
+        self._slots, self._free = dict(state["slots"]), list(state["free"])
+        self._seeds_written = np.array(state["seeds_written"])
+        self._maps.load_state(state["maps"])
+        self._pointers.load_state(state["pointers"])
 
     def _slots_of(self, track_ids: Sequence[int]) -> IntArray:
         return np.array([self._slots[t] for t in track_ids], np.int64)

@@ -10,12 +10,17 @@ with these differences, all on purpose:
 - Of the conditioning frames of a track the first and the most recent ones are kept; the official predictor keeps all.
 - Pointers are always scaled for a window of 16 frames; the official predictor shrinks the window for shorter clips.
 
+On a GPU the frames that `feed` passes on are encoded ahead, the work for each frame is one recorded CUDA graph, and the
+next frame is begun before the caller has seen the current one: `docs/engine.md` says how and what it brings.
+
 Knows nothing of why tracks are seeded, restarted or dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,55 +28,85 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fiftyone_plugin.propagators.memory_bank import BankShape, MemoryBank
-from fiftyone_plugin.propagators.sam2_attention import MemoryAttention
+from fiftyone_plugin.config import PropagationOptions
+from fiftyone_plugin.propagators.cuda_graphs import GraphCache
+from fiftyone_plugin.propagators.memory_bank import BankShape, MemoryBank, upload
+from fiftyone_plugin.propagators.sam2_ahead import FramesAhead
+from fiftyone_plugin.propagators.sam2_attention import MemoryAttention, has_kernels
 from fiftyone_plugin.propagators.sam2_heads import ObjectHeads, Prediction
 from fiftyone_plugin.propagators.sam2_image import FrameFeatures, ImageEncoder
-from fiftyone_plugin.propagators.sam2_model import check_switches, inference, load_model
+from fiftyone_plugin.propagators.sam2_model import best_dtype, check_switches, computing_in, load_model
+from fiftyone_plugin.propagators.sam2_step import TrackStep
 from fiftyone_plugin.propagators.walk import Walk
-from fiftyone_plugin.types import Frame, FrameMasks, Seed
+from fiftyone_plugin.types import Frame, FrameMasks, IntArray, Seed
 from fiftyone_plugin.weights import resolve_device
 
 __all__ = ["Sam2Propagator", "Sam2Session", "make"]
 
 _NAME = "sam2"
+_log = logging.getLogger(__name__)
 
 
-def make(variant: str | None, device: str) -> Sam2Propagator:
+def make(variant: str | None, device: str, options: PropagationOptions | None = None) -> Sam2Propagator:
     """Make the engine for a variant of `sam2_model.VARIANTS` or a local directory."""
     chosen = variant or "bundled"
     device = resolve_device(device)
-    return Sam2Propagator(load_model(chosen, device=device, used_by=_NAME), name=f"{_NAME}:{chosen}", device=device)
+    options = options or PropagationOptions()
+    model = load_model(chosen, device=device, used_by=_NAME, image_scale=options.image_scale)
+    return Sam2Propagator(model, name=f"{_NAME}:{chosen}", device=device, options=options)
 
 
 class Sam2Propagator:
     """Carries masks with SAM 2.1.
 
     Args:
-        model: A `SAM2Base` in evaluation mode.
+        model: A `SAM2Base` in evaluation mode and float32; its modules are turned into what is computed in, so it
+            cannot be shared.
         name: Name in reports.
         device: Where the model lies.
+        options: How it is run; `image_scale` and `frame_stride` are none of its business.
         max_seed_memories: Conditioning frames that a track looks back at, 2 or more: the first and the latest ones.
-        objects_per_batch: Objects that go through the networks at once; more are run in groups.
+        objects_per_batch: Overrides that of `options`.
+        dtype: What is computed in; None is the best that the device has.
     """
 
     def __init__(
-        self, model: Any, *, name: str, device: str, max_seed_memories: int = 4, objects_per_batch: int = 16
+        self,
+        model: Any,
+        *,
+        name: str,
+        device: str,
+        options: PropagationOptions | None = None,
+        max_seed_memories: int = 4,
+        objects_per_batch: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_switches(model, used_by=name)
+        options = options or PropagationOptions()
         self._name = name
         self.device = device
-        self.objects_per_batch = objects_per_batch
+        self.dtype = dtype or best_dtype(device)
+        self.objects_per_batch = objects_per_batch or options.objects_per_batch
+        """Halved when a batch does not fit the memory of the GPU."""
+        self.encode_batch_frames = options.encode_batch_frames
         self.image_size: int = model.image_size
-        self.encoder = ImageEncoder(model, device=device)
-        self.attention = MemoryAttention(model, device=device)
-        self.heads = ObjectHeads(model)
+        is_cuda = torch.device(device).type == "cuda"
+        # Encoding runs beside the rest, so that the two must not share working memory.
+        self._graphs = [GraphCache(), GraphCache()] if is_cuda and options.graphs else []
+        for_frames, for_objects = self._graphs or (None, None)
+        uses_kernels = options.kernels and has_kernels(device, self.dtype)
+        with torch.inference_mode():
+            self.attention = MemoryAttention(model, device=device, dtype=self.dtype, use_kernels=uses_kernels)
+            self.heads = ObjectHeads(model, dtype=self.dtype)
+            self.encoder = ImageEncoder(model, device=device, dtype=self.dtype, graphs=for_frames)
+        self.step = TrackStep(model, self.heads, self.attention, device=device, dtype=self.dtype, graphs=for_objects)
+        recent = model.num_maskmem - 1
         self.bank_shape = BankShape(
             tokens=(model.image_size // model.backbone_stride) ** 2,
             map_channels=model.mem_dim,
             pointer_channels=model.hidden_dim,
             max_seeds=max_seed_memories,
-            max_recent_maps=model.num_maskmem - 1,
+            max_recent_maps=min(recent, options.memory_frames or recent),
             max_recent_pointers=model.max_obj_ptrs_in_encoder - 1,
         )
 
@@ -80,30 +115,115 @@ class Sam2Propagator:
         """``sam2:VARIANT``."""
         return self._name
 
+    @property
+    def warm_up_seconds(self) -> float:
+        """Spent on recording CUDA graphs so far."""
+        return sum(cache.seconds for cache in self._graphs)
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The CUDA graphs there are: what for, and the shape of the first input."""
+        return tuple(name for cache in self._graphs for name in cache.recorded)
+
     def open(self, *, height_px: int, width_px: int) -> Sam2Session:
         """Begin a walk through a video of this size."""
         return Sam2Session(self, height_px=height_px, width_px=width_px)
+
+    def halve_batch(self, objects: int) -> None:
+        """Carry fewer objects at once from now on, because so many did not fit the memory of the GPU."""
+        self.objects_per_batch = max(objects // 2, 1)
+        _log.warning(
+            "%s: %d objects at once do not fit the memory of %s, going on with %d",
+            self._name,
+            objects,
+            self.device,
+            self.objects_per_batch,
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """What became of a batch of tracks on one frame: in part still on its way from the GPU."""
+
+    track_ids: IntArray
+    """(K,)."""
+    masks: Tensor
+    """bool (K, H, W), on the CPU."""
+    scores: Tensor
+    """float32 (2, K), on the CPU: predicted IoU and object logit."""
+    maps: Tensor
+    pointers: Tensor
+    is_ready: Any
+    """CUDA event; None on a CPU."""
+
+    def answer(self, frame_index: int, rows: IntArray) -> FrameMasks:
+        """Wait until it has arrived; `rows` are those that are wanted."""
+        if self.is_ready is not None:
+            self.is_ready.synchronize()
+        scores = self.scores.numpy()[:, rows]
+        is_all = len(rows) == len(self.track_ids)
+        masks = self.masks.numpy()
+        return FrameMasks(
+            frame_index, self.track_ids[rows], masks if is_all else masks[rows], scores[0].clip(0, 1), scores[1]
+        )
 
 
 class Sam2Session:
     """One walk; see `interfaces.PropagationSession` for the order of calls.
 
     On a CPU, tracks that look back at equally many frames share a batch, which needs no padding; elsewhere all tracks
-    do, padded to a fixed length.
+    do, padded to a fixed length and to a power of two.
     """
 
     def __init__(self, propagator: Sam2Propagator, *, height_px: int, width_px: int) -> None:
         self._propagator = propagator
         self._walk = Walk(height_px=height_px, width_px=width_px)
-        self._is_padded = propagator.device.startswith("cuda")
+        # A CPU gains nothing by either.
+        self._is_cuda = self._is_padded = self._runs_ahead = torch.device(propagator.device).type == "cuda"
         self._features: FrameFeatures | None = None
+        self._fed: FramesAhead | None = None
+        self._begun: tuple[Frame, list[_Carried]] | None = None
+        self._changed: set[int] = set()
+        memory_dtype = torch.float16 if propagator.dtype == torch.float16 else torch.bfloat16
         with torch.inference_mode():
-            self.bank = MemoryBank(propagator.bank_shape, dtype=torch.bfloat16, device=propagator.device)
+            self.bank = MemoryBank(propagator.bank_shape, dtype=memory_dtype, device=propagator.device)
 
     @property
     def track_ids(self) -> tuple[int, ...]:
         """Live tracks, in the order they were first seeded."""
         return self.bank.track_ids
+
+    @property
+    def has_state(self) -> bool:
+        """Always."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """All that the next frames depend on; see `interfaces.ResumableSession`."""
+        return {"walk": self._walk.state(), "bank": self.bank.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another session was; see `interfaces.ResumableSession`.
+
+        Raises:
+            ValueError: This session has begun already.
+        """
+        self._walk.load_state(state["walk"])
+        with torch.inference_mode():
+            self.bank.load_state(state["bank"])
+
+    def feed(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Pass frames on to whoever calls `advance` with them; on a GPU they are encoded ahead, in batches."""
+        if not self._runs_ahead:
+            yield from frames
+            return
+        self._fed = FramesAhead(frames, self._propagator.encoder, batch_frames=self._propagator.encode_batch_frames)
+        try:
+            yield from self._fed
+        finally:
+            self._fed = self._begun = None
 
     def advance(self, frame: Frame) -> FrameMasks:
         """Go to the next frame and carry all live tracks there.
@@ -115,14 +235,24 @@ class Sam2Session:
         """
         self._walk.advance(frame)
         self._features = None
-        track_ids = self.bank.track_ids
-        if not track_ids:
+        live = self.bank.track_ids
+        begun, self._begun = self._begun, None
+        carried = begun[1] if begun is not None and begun[0] is frame else []
+        if not live:
             return self._walk.no_masks()
-        with inference(self._propagator.device):
-            features = self._current_features()
-            size = self._propagator.objects_per_batch
-            batches = [track_ids[i : i + size] for i in range(0, len(track_ids), size)]
-            return self._to_masks(track_ids, Prediction.join([self._carry(features, batch) for batch in batches]))
+        with computing_in(self._propagator.device, self._propagator.dtype):
+            kept = [self._valid_rows(batch) for batch in carried]
+            known = {int(t) for batch, rows in zip(carried, kept, strict=True) for t in batch.track_ids[rows]}
+            missing = [t for t in live if t not in known]
+            if missing:
+                more = self._carry(self._current_features(), missing, step=self._walk.step)
+                carried = [*carried, *more]
+                kept += [np.arange(len(batch.track_ids)) for batch in more]
+            for batch, rows in zip(carried, kept, strict=True):
+                self._remember(batch, rows)
+            self._changed.clear()
+            self._begin_next(frame, live)
+        return _in_order(live, [b.answer(frame.index, rows) for b, rows in zip(carried, kept, strict=True)])
 
     def seed(self, seeds: Sequence[Seed]) -> FrameMasks:
         """Start tracks, or restart live ones, on the current frame, and return the masks of exactly these.
@@ -133,7 +263,7 @@ class Sam2Session:
         track_ids = self._walk.check_seeds(seeds)
         if not seeds:
             return self._walk.no_masks()
-        with inference(self._propagator.device):
+        with computing_in(self._propagator.device, self._propagator.dtype):
             features = self._current_features()
             parts: list[Prediction] = []
             for seed in seeds:
@@ -143,7 +273,9 @@ class Sam2Session:
             prediction = Prediction.join(parts)
             maps = self._propagator.heads.remember(features, prediction, is_seed=True)
             self.bank.write_seeds(track_ids, self._walk.step, maps, prediction.pointers)
-            return self._to_masks(track_ids, prediction)
+            self._changed.update(track_ids)
+            carried = self._collect(track_ids, prediction, maps)
+        return carried.answer(self._walk.frame.index, np.arange(len(track_ids)))
 
     def forget(self, track_ids: Sequence[int]) -> None:
         """Keep the current frame out of the memory of these tracks.
@@ -155,6 +287,7 @@ class Sam2Session:
         """
         self._walk.check_live(track_ids, self.bank.track_ids)
         self.bank.forget(track_ids, self._walk.step)
+        self._changed.update(track_ids)
 
     def drop(self, track_ids: Sequence[int]) -> None:
         """End these tracks and free their slots.
@@ -168,27 +301,64 @@ class Sam2Session:
 
     def _current_features(self) -> FrameFeatures:
         if self._features is None:
-            (self._features,) = self._propagator.encoder.encode([self._walk.frame.image_rgb])
+            frame = self._walk.frame
+            self._features = None if self._fed is None else self._fed.features(frame)
+            if self._features is None:
+                (self._features,) = self._propagator.encoder.encode([frame.image_rgb])
         return self._features
 
-    def _carry(self, features: FrameFeatures, track_ids: Sequence[int]) -> Prediction:
-        """Predict and remember the current frame of one batch of tracks."""
-        heads = self._propagator.heads
-        prediction = heads.track(self._condition(features, track_ids), features)
-        maps = heads.remember(features, prediction, is_seed=False)
-        self.bank.write_recent(track_ids, self._walk.step, maps, prediction.pointers)
-        return prediction
+    def _begin_next(self, frame: Frame, track_ids: Sequence[int]) -> None:
+        """Carry the tracks to the next frame, so that the GPU works while the caller looks at this one.
 
-    def _condition(self, features: FrameFeatures, track_ids: Sequence[int]) -> Tensor:
-        attention = self._propagator.attention
+        What the caller changes meanwhile is carried again.
+        """
+        following = None if self._fed is None else self._fed.after(frame)
+        features = None if following is None or self._fed is None else self._fed.features(following)
+        if following is not None and features is not None:
+            self._begun = following, self._carry(features, track_ids, step=self._walk.step + 1)
+
+    def _valid_rows(self, batch: _Carried) -> IntArray:
+        """Rows of tracks that still live and whose memory is still what it was when the batch was carried."""
+        live = set(self.bank.track_ids) - self._changed
+        return np.flatnonzero([int(t) in live for t in batch.track_ids])
+
+    def _carry(self, features: FrameFeatures, track_ids: Sequence[int], *, step: int) -> list[_Carried]:
+        """Predict tracks on a frame, in batches; nothing is remembered yet."""
+        propagator = self._propagator
+        groups = [list(track_ids)] if self._is_padded else self.bank.layouts(track_ids, step)
+        carried: list[_Carried] = []
+        while groups:
+            group = groups.pop(0)
+            batch = group[: propagator.objects_per_batch]
+            try:
+                carried.append(self._carry_batch(features, batch, step=step))
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                propagator.halve_batch(len(batch))
+                groups.insert(0, group)
+                continue
+            if group[len(batch) :]:
+                groups.insert(0, group[len(batch) :])
+        return carried
+
+    def _carry_batch(self, features: FrameFeatures, track_ids: Sequence[int], *, step: int) -> _Carried:
+        rows = len(track_ids)
         if self._is_padded:
-            return attention.condition(features, self.bank.read(track_ids, self._walk.step, is_padded=True))
-        groups = self.bank.layouts(track_ids, self._walk.step)
-        parts = [attention.condition(features, self.bank.read(g, self._walk.step, is_padded=False)) for g in groups]
-        if len(parts) == 1:
-            return parts[0]
-        row = {track_id: i for i, track_id in enumerate(t for group in groups for t in group)}
-        return torch.cat(parts)[[row[track_id] for track_id in track_ids]]
+            rows = min(1 << (rows - 1).bit_length(), max(self._propagator.objects_per_batch, rows))
+        memory = self.bank.read(track_ids, step, is_padded=self._is_padded, rows=rows)
+        prediction, maps = self._propagator.step.run(features, memory)
+        return self._collect(track_ids, prediction.first(len(track_ids)), maps)
+
+    def _remember(self, batch: _Carried, rows: IntArray) -> None:
+        """Put what was carried to the current frame into the memory."""
+        if len(rows) == 0:
+            return
+        maps, pointers = batch.maps[: len(batch.track_ids)], batch.pointers[: len(batch.track_ids)]
+        if len(rows) < len(batch.track_ids):
+            chosen = upload(rows, maps.device)
+            maps, pointers = maps[chosen], pointers[chosen]
+        self.bank.write_recent(batch.track_ids[rows].tolist(), self._walk.step, maps, pointers)
 
     def _segment(self, features: FrameFeatures, seed: Seed) -> Prediction:
         """Predict one seeded object from this frame alone."""
@@ -212,16 +382,37 @@ class Sam2Session:
             features, (scaled * side)[None].to(device), torch.from_numpy(labels.astype(np.int32))[None].to(device)
         )
 
-    def _to_masks(self, track_ids: Sequence[int], prediction: Prediction) -> FrameMasks:
-        return FrameMasks(
-            self._walk.frame.index,
-            np.array(track_ids, np.int64),
-            self._upsample(prediction.mask_logits).cpu().numpy(),
-            prediction.mask_scores.clamp(0, 1).cpu().numpy(),
-            prediction.object_logits.cpu().numpy(),
-        )
+    def _collect(self, track_ids: Sequence[int], prediction: Prediction, maps: Tensor) -> _Carried:
+        """Send masks and scores on their way to the CPU."""
+        masks = self._upsample(prediction.mask_logits)
+        scores = torch.stack([prediction.mask_scores.float(), prediction.object_logits.float()])
+        is_ready = None
+        if self._is_cuda:
+            masks, scores = _to_cpu(masks), _to_cpu(scores)
+            is_ready = torch.cuda.current_stream().record_event()
+        return _Carried(np.array(track_ids, np.int64), masks, scores, maps, prediction.pointers, is_ready)
 
     def _upsample(self, logits: Tensor) -> Tensor:
         """Mask logits to bool masks of the frame's size: (K, 4h, 4w) to (K, H, W)."""
         size = (self._walk.height_px, self._walk.width_px)
-        return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+        return F.interpolate(logits[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """Copy without waiting; the caller waits for an event."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def _in_order(track_ids: Sequence[int], answers: list[FrameMasks]) -> FrameMasks:
+    """Join answers, in the order of these tracks."""
+    if len(answers) == 1 and answers[0].track_ids.tolist() == list(track_ids):
+        return answers[0]
+    row = {t: i for i, t in enumerate(t for answer in answers for t in answer.track_ids.tolist())}
+    order = [row[t] for t in track_ids]
+    return FrameMasks(
+        answers[0].frame_index,
+        np.array(track_ids, np.int64),
+        np.concatenate([a.masks for a in answers])[order],
+        np.concatenate([a.mask_scores for a in answers])[order],
+        np.concatenate([a.object_scores for a in answers])[order],
+    )

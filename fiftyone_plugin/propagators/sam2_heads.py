@@ -33,6 +33,12 @@ class Prediction:
     pointers: Tensor
     """(K, D)."""
 
+    def first(self, count: int) -> Prediction:
+        """The first rows."""
+        return Prediction(
+            self.mask_logits[:count], self.mask_scores[:count], self.object_logits[:count], self.pointers[:count]
+        )
+
     @classmethod
     def join(cls, parts: list[Prediction]) -> Prediction:
         """Stack the rows of several predictions."""
@@ -51,18 +57,41 @@ class ObjectHeads:
 
     Args:
         model: A `SAM2Base` whose switches were checked by `sam2_model.check_switches`.
+        dtype: In which this computes. In bfloat16 the modules are turned into it, all but the prompt encoder, which
+            needs float32 for where a point lies; in float16 autocast chooses.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, dtype: torch.dtype = torch.float32) -> None:
         self._model = model
+        self._dtype = dtype
         decoder, prompts = model.sam_mask_decoder, model.sam_prompt_encoder
-        self._dense_position = prompts.get_dense_pe()
+        if dtype == torch.bfloat16:
+            for module in (decoder, model.memory_encoder, model.obj_ptr_proj):
+                module.to(dtype)
+        self._dense_position = prompts.get_dense_pe().to(dtype)
+        if dtype == torch.bfloat16:
+            # What it gives goes to modules that are in bfloat16.
+            prompts.register_forward_hook(lambda _module, _inputs, outputs: tuple(x.to(dtype) for x in outputs))
+            prompts.get_dense_pe = lambda: self._dense_position
+        self._no_memory = model.no_mem_embed.reshape(1, -1, 1, 1).to(dtype)
         # Without a prompt the package feeds one empty point and one for padding (prompt_encoder.py, lines 78-93).
         no_point = prompts.not_a_point_embed.weight
         self._tokens = torch.cat(
-            [decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight, no_point, no_point]
+            [
+                w.to(dtype)
+                for w in (
+                    decoder.obj_score_token.weight,
+                    decoder.iou_token.weight,
+                    decoder.mask_tokens.weight,
+                    no_point,
+                    no_point,
+                )
+            ]
         )[None]
-        self._no_mask = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        self._no_mask = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1).to(dtype)
+        self._no_pointer = model.no_obj_ptr.to(dtype)
+        no_map = model.no_obj_embed_spatial
+        self._no_map = None if no_map is None else no_map.to(dtype)
 
     def track(self, conditioned: Tensor, features: FrameFeatures) -> Prediction:
         """Decode masks without a prompt.
@@ -94,7 +123,7 @@ class ObjectHeads:
         is_visible = object_logits > 0
         logits = torch.where(is_visible[:, :, None], logits, ABSENT_LOGIT)
         pointers = self._model.obj_ptr_proj(candidates[rows, best])
-        pointers = torch.where(is_visible, pointers, self._model.no_obj_ptr)
+        pointers = torch.where(is_visible, pointers, self._no_pointer)
         return Prediction(logits, ious[rows, best].float(), object_logits[:, 0], pointers)
 
     def seed_points(self, features: FrameFeatures, points_xy: Tensor, labels: Tensor) -> Prediction:
@@ -109,9 +138,7 @@ class ObjectHeads:
         prompt = {"point_coords": points_xy, "point_labels": labels}
         return _from_package(
             self._model._forward_sam_heads(
-                backbone_features=(features.embedding + self._model.no_mem_embed.reshape(1, -1, 1, 1)).expand(
-                    count, -1, -1, -1
-                ),
+                backbone_features=(features.embedding + self._no_memory).expand(count, -1, -1, -1),
                 point_inputs=prompt,
                 high_res_features=_high_resolution(features, count),
                 multimask_output=self._model._use_multimask(True, prompt),
@@ -140,10 +167,10 @@ class ObjectHeads:
         logits = F.interpolate(prediction.mask_logits[:, None], size=size, mode="bilinear", align_corners=False)
         weights = (logits > 0).float() if is_seed else logits.sigmoid()
         weights = weights * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
-        x = encoder.pix_feat_proj(features.embedding) + encoder.mask_downsampler(weights)
+        x = encoder.pix_feat_proj(features.embedding) + encoder.mask_downsampler(weights.to(self._dtype))
         x = encoder.out_proj(encoder.fuser(x)).flatten(2).transpose(1, 2)
-        if model.no_obj_embed_spatial is not None:
-            x = torch.where((prediction.object_logits > 0)[:, None, None], x, x + model.no_obj_embed_spatial)
+        if self._no_map is not None:
+            x = torch.where((prediction.object_logits > 0)[:, None, None], x, x + self._no_map)
         return cast(Tensor, x)
 
 

@@ -22,7 +22,18 @@ from torch import nn
 from fiftyone_plugin.errors import ModelUnavailableError
 from fiftyone_plugin.weights import HubModel, locate
 
-__all__ = ["HUB_MODELS", "PREDICTOR_CLASS", "VARIANTS", "check_switches", "inference", "load_model"]
+__all__ = [
+    "BASE_CLASS",
+    "HUB_MODELS",
+    "PREDICTOR_CLASS",
+    "VARIANTS",
+    "best_dtype",
+    "check_switches",
+    "computing_in",
+    "inference",
+    "load_model",
+    "random_model",
+]
 
 HUB_MODELS = {
     "tiny": HubModel(
@@ -58,6 +69,9 @@ _DECODER_SETTINGS = {
     "dynamic_multimask_stability_delta": 0.05,
     "dynamic_multimask_stability_thresh": 0.98,
 }
+
+_SIDE_STEP_PX = 32
+"""The trunk's tiled position codes cover 8 x 8 patches of 4 pixels."""
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -97,7 +111,13 @@ def check_switches(model: Any, *, used_by: str) -> None:
 
 
 def load_model(
-    variant: str, *, device: str, used_by: str, model_class: str = BASE_CLASS, image_size: int | None = None
+    variant: str,
+    *,
+    device: str,
+    used_by: str,
+    model_class: str = BASE_CLASS,
+    image_size: int | None = None,
+    image_scale: float = 1.0,
 ) -> Any:
     """Build a SAM 2.1 model with its weights, ready for inference in float32.
 
@@ -108,6 +128,7 @@ def load_model(
         model_class: `BASE_CLASS`, or a class of the `sam2` package derived from it.
         image_size: Side of the square image that the model sees, pixels, a multiple of 32; None is the size it was
             trained with. Smaller is faster and coarser.
+        image_scale: The same, as a factor of the size it was trained with; rounded to a multiple of 32.
 
     Returns:
         The module, in evaluation mode and without gradients.
@@ -118,30 +139,73 @@ def load_model(
     """
     directory = locate(variant, bundled="sam2", hub=HUB_MODELS, used_by=used_by)
     if variant in _PACKAGED_CONFIGS:
-        packaged = importlib.resources.files("sam2") / "configs" / "sam2.1" / _PACKAGED_CONFIGS[variant]
-        config_text = packaged.read_text(encoding="utf-8")
+        config_text = _packaged_config(variant)
     else:
         config_text = _only_file(directory, (".yaml",), used_by).read_text(encoding="utf-8")
-    config = dict(yaml.safe_load(config_text)["model"])
-    config.update(_INFERENCE_SETTINGS, _target_=model_class)
-    config["sam_mask_decoder_extra_args"] = {**config.get("sam_mask_decoder_extra_args", {}), **_DECODER_SETTINGS}
-    if image_size is not None:
-        config["image_size"] = image_size
-    model = cast(nn.Module, _instantiate(config))
+    model = _build(config_text, model_class, image_size, image_scale)
     _load_weights(model, _only_file(directory, (".safetensors", ".pt"), used_by), used_by)
     return model.to(device).eval().requires_grad_(False)
 
 
+def random_model(
+    variant: str, *, device: str, model_class: str = BASE_CLASS, image_scale: float = 1.0, seed: int = 0
+) -> Any:
+    """Build a published architecture with random weights: for speed and memory, where its weights are out of reach.
+
+    Args:
+        variant: ``tiny``, ``small``, ``base-plus`` or ``large``.
+        device: A torch device.
+        model_class: As for `load_model`.
+        image_scale: As for `load_model`.
+        seed: Of the weights; the same seed gives the same weights.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _build(_packaged_config(variant), model_class, None, image_scale)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _packaged_config(variant: str) -> str:
+    packaged = importlib.resources.files("sam2") / "configs" / "sam2.1" / _PACKAGED_CONFIGS[variant]
+    return packaged.read_text(encoding="utf-8")
+
+
+def _build(config_text: str, model_class: str, image_size: int | None, image_scale: float) -> nn.Module:
+    config = dict(yaml.safe_load(config_text)["model"])
+    config.update(_INFERENCE_SETTINGS, _target_=model_class)
+    config["sam_mask_decoder_extra_args"] = {**config.get("sam_mask_decoder_extra_args", {}), **_DECODER_SETTINGS}
+    if image_size is None and image_scale != 1:
+        image_size = max(round(config["image_size"] * image_scale / _SIDE_STEP_PX), 2) * _SIDE_STEP_PX
+    if image_size is not None:
+        config["image_size"] = image_size
+    return cast(nn.Module, _instantiate(config))
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """What a model computes in there: bfloat16 on GPUs that have it, float16 on others, float32 elsewhere."""
+    if torch.device(device).type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 @contextmanager
-def inference(device: str) -> Iterator[None]:
-    """Without gradients, and on CUDA in bfloat16, or in float16 where the GPU has no bfloat16; elsewhere in float32."""
-    with torch.inference_mode():
-        if not device.startswith("cuda"):
-            yield
-            return
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        with torch.autocast("cuda", dtype=torch.bfloat16 if has_bfloat16 else torch.float16):
-            yield
+def inference(device: str, dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Without gradients, and where that is not float32, with autocast to `dtype`, by default `best_dtype`."""
+    dtype = dtype or best_dtype(device)
+    with torch.inference_mode(), torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
+        yield
+
+
+@contextmanager
+def computing_in(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Without gradients, for modules that were turned into bfloat16 themselves: autocast stays off but for float16.
+
+    Autocast would turn the results of every normalisation into float32 and back.
+    """
+    # Without the cache of converted weights: a CUDA graph must not read what is freed when the context ends.
+    autocast = torch.autocast(torch.device(device).type, dtype, enabled=dtype == torch.float16, cache_enabled=False)
+    with torch.inference_mode(), autocast:
+        yield
 
 
 def _only_file(directory: Path, suffixes: tuple[str, ...], used_by: str) -> Path:

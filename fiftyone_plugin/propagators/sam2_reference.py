@@ -52,7 +52,7 @@ class Sam2Reference:
         self.predictor = predictor
         self.device = device
         self.pixels = PixelScaler(predictor.image_size, device=device)
-        self.mask_score = 0.0
+        self.mask_score = torch.zeros(())
         """Predicted IoU of the mask that was predicted last; the predictor computes it and throws it away."""
         self._record_mask_scores()
 
@@ -70,7 +70,7 @@ class Sam2Reference:
 
         def recording(*args: Any, **kwargs: Any) -> Any:
             outputs = track_step(*args, **kwargs)
-            self.mask_score = float(outputs[1][2].max())
+            self.mask_score = outputs[1][2].max()
             return outputs
 
         self.predictor._track_step = recording
@@ -83,7 +83,7 @@ class ReferenceSession:
         self._reference = reference
         self._walk = Walk(height_px=height_px, width_px=width_px)
         self._images: dict[int, torch.Tensor] = {}
-        self._mask_scores: dict[int, float] = {}
+        self._mask_scores: dict[int, torch.Tensor] = {}
         self._state = self._empty_state()
 
     @property
@@ -187,7 +187,7 @@ class ReferenceSession:
             index,
             np.array(track_ids, np.int64),
             (logits[:, 0] > 0).cpu().numpy(),
-            np.array([self._mask_scores[track_id] for track_id in track_ids], np.float32).clip(0, 1),
+            torch.stack([self._mask_scores[track_id] for track_id in track_ids]).float().clamp(0, 1).cpu().numpy(),
             torch.cat([output["object_score_logits"][:, 0] for output in latest]).float().cpu().numpy(),
         )
 

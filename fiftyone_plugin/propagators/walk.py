@@ -5,7 +5,8 @@ Knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Walk:
         """Frames passed so far, less one; counts up in both directions."""
         self.is_backward = False
         self._frame: Frame | None = None
+        self.last_index: int | None = None
+        """Index of the latest frame; None before the first."""
 
     @property
     def frame(self) -> Frame:
@@ -52,13 +55,28 @@ class Walk:
                 f"frame {frame.index} is {frame.height_px} x {frame.width_px} px: "
                 f"must be {self.height_px} x {self.width_px} like the session"
             )
-        if self._frame is not None:
-            is_backward = frame.index < self._frame.index
-            if frame.index == self._frame.index or (self.step > 0 and is_backward != self.is_backward):
-                raise ValueError(f"frame {frame.index} after {self._frame.index}: must go on in one direction")
+        last = self.last_index
+        if last is not None:
+            is_backward = frame.index < last
+            if frame.index == last or (self.step > 0 and is_backward != self.is_backward):
+                raise ValueError(f"frame {frame.index} after {last}: must go on in one direction")
             self.is_backward = is_backward
-        self._frame = frame
+        self._frame, self.last_index = frame, frame.index
         self.step += 1
+
+    def state(self) -> dict[str, Any]:
+        """Where the walk is, in plain values; see `interfaces.ResumableSession`."""
+        return {"step": self.step, "is_backward": self.is_backward, "last_index": self.last_index}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another walk was; there is no current frame until the next `advance`.
+
+        Raises:
+            ValueError: This walk has begun already.
+        """
+        if self.step >= 0:
+            raise ValueError(f"the walk is at step {self.step}: only a new one can go on from a state")
+        self.step, self.is_backward, self.last_index = state["step"], state["is_backward"], state["last_index"]
 
     def check_seeds(self, seeds: Sequence[Seed]) -> list[int]:
         """The tracks that seeds name.

@@ -8,8 +8,9 @@ nothing of real models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,7 +218,7 @@ class ScriptedSession:
 
     def advance(self, frame: Frame) -> FrameMasks:
         """Go to the next frame; see `interfaces.PropagationSession`."""
-        before = self._walk.frame.index if self._walk.step >= 0 else frame.index
+        before = frame.index if self._walk.last_index is None else self._walk.last_index
         self._walk.advance(frame)
         for failure in self._timed:
             if before < failure.frame <= frame.index:
@@ -242,6 +243,21 @@ class ScriptedSession:
         self._walk.check_live(track_ids, self.track_ids)
         for track_id in track_ids:
             del self._bound[track_id]
+
+    @property
+    def has_state(self) -> bool:
+        """Always."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Where the walk is, and what tracks are on; see `interfaces.ResumableSession`."""
+        bound = [(track_id, on.object, on.last_mask) for track_id, on in self._bound.items()]
+        return {"walk": self._walk.state(), "bound": bound}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another session was; see `interfaces.ResumableSession`."""
+        self._walk.load_state(state["walk"])
+        self._bound = {track_id: _Binding(on, mask) for track_id, on, mask in state["bound"]}
 
     def _now(self) -> int:
         return self._walk.frame.index

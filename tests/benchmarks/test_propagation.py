@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from fiftyone_plugin.benchmarks.propagation import main, measure_memory, measure_speed, moving_boxes
+from fiftyone_plugin.benchmarks.propagation_contestants import CONTESTANTS, make_contestant
+from fiftyone_plugin.benchmarks.propagation_knobs import measure_knobs
+from fiftyone_plugin.config import PropagationOptions
 from fiftyone_plugin.registry import make_propagator
 
 
@@ -33,9 +36,27 @@ def test_backends_agree_and_only_the_official_one_grows() -> None:
     assert ours[1].held_mib == pytest.approx(ours[0].held_mib)
 
 
+@pytest.mark.parametrize("name", ["transformers", "plain-batch", "engine"])
+def test_contestants_give_the_masks_of_the_official_predictor(name: str) -> None:
+    """At full size, several objects: proves that all have the same weights, and that none is quick by a fault."""
+    backends = [make_contestant(n, "bundled", device="cpu", is_random=False) for n in ("official", name)]
+    rows = measure_speed(backends, objects=2, frames=2, height_px=180, width_px=320)
+    assert rows[1].agreement > 0.99
+    assert rows[1].visible > 0.4
+
+
 def test_benchmark_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "--objects 1 --frames 1 --lengths 1 2 --height 64 --width 64"
     assert main(arguments.split()) == 0
     out = capsys.readouterr().out
-    assert "| 1 | sam2:bundled |" in out
-    assert "| sam2-reference:bundled | " in out
+    for name in CONTESTANTS:
+        assert f"| 1 | {name} |" in out
+        assert f"| {name} | 2 |" in out
+
+
+def test_knobs_are_measured_on_speed_and_on_quality() -> None:
+    settings = {"as it is": PropagationOptions(), "coarse": PropagationOptions(image_scale=0.5, frame_stride=2)}
+    rows = measure_knobs(settings, spec="sam2:bundled", device="cpu", clips=1, frames=5)
+    assert [row.setting for row in rows] == list(settings)
+    assert rows[1].milliseconds < rows[0].milliseconds
+    assert 0.5 < rows[1].mean_iou < rows[0].mean_iou

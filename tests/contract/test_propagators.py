@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fiftyone_plugin.geometry import decode_mask, mask_boxes, mask_iou
-from fiftyone_plugin.interfaces import PropagationSession, Propagator
+from fiftyone_plugin.interfaces import PropagationSession, Propagator, ResumableSession
 from fiftyone_plugin.registry import make_propagator
 from fiftyone_plugin.synthetic.clips import SyntheticClip
 from fiftyone_plugin.synthetic.fakes import ScriptedPropagator
@@ -207,6 +207,58 @@ def test_walk_against_its_direction_is_refused(
         session.advance(frames[index])
     with pytest.raises(ValueError, match="frame"):
         session.advance(frames[walk[-1]])
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+def test_state_loaded_into_a_new_session_goes_on_bit_for_bit(
+    at: int, propagator: Propagator, frames: list[Frame], truth: tuple[Track, ...]
+) -> None:
+    """Births, restarts, drops and forgotten frames lie on both sides of the moment the state is taken."""
+
+    def play(session: PropagationSession, indices: range) -> list[FrameMasks]:
+        answers = []
+        for index in indices:
+            answers.append(session.advance(frames[index]))
+            if index == 0:
+                answers.append(session.seed([box_seed(5, truth[0], 0), box_seed(2, truth[1], 0)]))
+            if index == 2:
+                session.drop([2])
+                session.seed([box_seed(3, truth[1], 2)])
+            if index == 4:
+                answers.append(session.seed([Seed(5, mask=true_mask(truth[0], 4)), box_seed(9, truth[1], 4)]))
+            if index == 5:
+                session.forget([3])
+            if index == 7:
+                session.drop([5])
+        return answers
+
+    whole = open_session(propagator, frames)
+    if not isinstance(whole, ResumableSession):
+        pytest.skip(f"{propagator.name} starts a video over that was cut short")
+    expected = play(whole, range(FRAMES))
+    first, second = open_session(propagator, frames), open_session(propagator, frames)
+    play(first, range(at + 1))
+    assert isinstance(first, ResumableSession)
+    assert isinstance(second, ResumableSession)
+    state = first.state()
+    play(first, range(at + 1, FRAMES))  # what goes on afterwards must not reach into the state
+    second.load_state(state)
+    assert second.track_ids == tuple(state_ids(at))
+    answers = play(second, range(at + 1, FRAMES))
+    for got, wanted in zip(answers, expected[-len(answers) :], strict=True):
+        assert got.frame_index == wanted.frame_index
+        assert got.track_ids.tolist() == wanted.track_ids.tolist()
+        assert np.array_equal(got.masks, wanted.masks)
+        assert np.array_equal(got.object_scores, wanted.object_scores)
+        assert np.array_equal(got.mask_scores, wanted.mask_scores)
+    assert second.track_ids == whole.track_ids
+    with pytest.raises(ValueError, match="only a new one"):
+        second.load_state(state)
+
+
+def state_ids(at: int) -> list[int]:
+    """Live tracks after frame `at` of the play above."""
+    return [5, 2] if at < 2 else [5, 3] if at < 4 else [5, 3, 9]
 
 
 def test_frame_of_another_size_is_refused(propagator: Propagator, frames: list[Frame]) -> None:
