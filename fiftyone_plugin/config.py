@@ -13,13 +13,16 @@ from fiftyone_plugin.errors import BackendError, OptionError
 
 __all__ = [
     "PRESETS",
+    "SPEED_PRESETS",
     "AssociationOptions",
     "DetectionOptions",
     "EvidenceOptions",
     "IdentityOptions",
     "ModelChoice",
+    "PropagationOptions",
     "TrackingOptions",
     "preset",
+    "speed_preset",
 ]
 
 
@@ -110,6 +113,54 @@ class AssociationOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PropagationOptions:
+    """How masks are carried: what speed is bought with. Measured effects of each: `docs/engine.md`."""
+
+    image_scale: float = 1.0
+    """Side of the square image that the model sees, relative to what it was trained with, in [0.25, 2]."""
+    frame_stride: int = 1
+    """Objects are carried to every n-th frame only; masks between are interpolated."""
+    memory_frames: int | None = None
+    """Latest frames whose maps a track looks back at, besides its seeds, 1 or more; None is all the model knows (6)."""
+    objects_per_batch: int = 16
+    """Objects that go through the networks at once; more are run in groups. Halved when the GPU's memory is full."""
+    encode_batch_frames: int = 8
+    """Frames that a GPU encodes at once, ahead of their use."""
+    graphs: bool = True
+    """Record the work of a GPU as CUDA graphs."""
+    kernels: bool = True
+    """Use own Triton kernels for the memory attention, where a GPU can run them."""
+
+    def __post_init__(self) -> None:
+        _check_range("image_scale", self.image_scale, 0.25, 2.0)
+        _check_at_least("frame_stride", self.frame_stride, 1)
+        if self.memory_frames is not None:
+            _check_at_least("memory_frames", self.memory_frames, 1)
+        _check_at_least("objects_per_batch", self.objects_per_batch, 1)
+        _check_at_least("encode_batch_frames", self.encode_batch_frames, 1)
+
+
+SPEED_PRESETS: Mapping[str, PropagationOptions] = {
+    "speed": PropagationOptions(image_scale=0.75, frame_stride=2, memory_frames=3),
+    "balanced": PropagationOptions(memory_frames=3),
+    "quality": PropagationOptions(),
+}
+"""What to give up for speed; `quality` is SAM 2 as it is published. Measured in `docs/engine.md`."""
+
+
+def speed_preset(name: str) -> PropagationOptions:
+    """The propagation settings of a preset.
+
+    Raises:
+        OptionError: No preset of that name.
+    """
+    try:
+        return SPEED_PRESETS[name]
+    except KeyError:
+        raise OptionError(f"--preset {name!r}: must be one of {', '.join(SPEED_PRESETS)}") from None
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceOptions:
     """Which crops are clean enough to say who somebody is."""
 
@@ -142,9 +193,15 @@ class IdentityOptions:
     """False: propagation as it is, byte for byte."""
     min_margin: float = 1.0
     """Smallest log-odds (nats) that decide an encounter; below it the encounter is left to a person."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Known number of objects by phrase ("there are exactly 3 sheep"); decides between links that are in doubt."""
+    mend_masks: bool = False
+    """Choose masks anew inside encounters, after identities are settled; takes about a third of the run again."""
 
     def __post_init__(self) -> None:
         _check_range("min_margin", self.min_margin, 0.0, 1e6)
+        for phrase, count in self.counts.items():
+            _check_at_least(f"count of {phrase!r}", count, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +211,7 @@ class TrackingOptions:
     models: ModelChoice = field(default_factory=ModelChoice)
     detection: DetectionOptions = field(default_factory=DetectionOptions)
     association: AssociationOptions = field(default_factory=AssociationOptions)
+    propagation: PropagationOptions = field(default_factory=PropagationOptions)
     evidence: EvidenceOptions = field(default_factory=EvidenceOptions)
     identity: IdentityOptions = field(default_factory=IdentityOptions)
     start: int = 0

@@ -213,6 +213,8 @@ class Source(StrEnum):
     PROPAGATED = "propagated"
     REDETECTED = "redetected"
     REPAIRED = "repaired"
+    RESEEDED = "reseeded"
+    """Propagated anew inside an encounter: such a mask exists by a repair only, and is `REPAIRED` in its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +349,7 @@ class RepairKind(StrEnum):
     TRIM = "trim"
     """Frames are taken out: the mask sat on nothing, or on an object that another track has."""
     RESEED = "reseed"
-    """Masks inside a window were propagated anew."""
+    """Masks inside a window were propagated anew: a track made of them takes the place of what was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,10 +377,10 @@ class Repair:
     start: int
     """0-based frame from which it holds."""
     stop: int | None
-    """Frame after the last one; None is the end of the propagated track. Only TRIM has one."""
+    """Frame after the last one; None is the end of the propagated track. TRIM and RESEED have one."""
     continues: Mapping[int, tuple[int, int] | None]
     """From `start` on, the key shows the object that track ``value[0]`` showed on frame ``value[1]``; None means an
-    object not seen before (SPLIT) or nothing at all (TRIM)."""
+    object not seen before (SPLIT) or nothing at all until `stop` (TRIM, RESEED)."""
     relabels: Mapping[int, int | None]
     """What that came to in this result: propagated track to the id it got, None where frames were taken out."""
     margin: float
@@ -397,6 +399,8 @@ class TrackingResult:
     encounters: tuple[Encounter, ...] = ()
     decisions: tuple[Decision, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    carried: tuple[Track, ...] = ()
+    """The propagated tracks that `repairs` speaks of, before any of them; empty where nobody kept them."""
     frames_processed: int = 0
     seconds: float = 0.0
     """Wall time of the run."""
@@ -406,6 +410,8 @@ class TrackingResult:
     """One line each: damaged video, nothing found, ..."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Prompt, options, model names and versions, ready for JSON."""
+    was_stopped: bool = False
+    """Somebody asked for it before the last frame; the tracks end there."""
 
     @property
     def needs_review(self) -> tuple[Decision, ...]:

@@ -102,5 +102,5 @@ def test_as_dict_survives_json_unchanged() -> None:
     plain = options.as_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["models"]["propagator"] == "sam2:tiny"
-    assert plain["identity"] == {"repair": True, "min_margin": 3.0}
+    assert plain["identity"] == {"repair": True, "min_margin": 3.0, "counts": {}, "mend_masks": False}
     assert set(plain) == {f.name for f in dataclasses.fields(TrackingOptions)}

@@ -52,6 +52,8 @@ class CutKind(StrEnum):
     GAP = "gap"
     JUMP = "jump"
     CHANGE = "change"
+    SAID = "said"
+    """A person said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +185,16 @@ def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0, 
 
 
 def merge_cuts(cuts: Iterable[Cut], *, min_frames: int = 3) -> list[Cut]:
-    """Of cuts of one track closer than `min_frames`, keep the riskiest."""
+    """Of cuts of one track closer than `min_frames`, keep the riskiest, and every one that a person made."""
     kept: list[Cut] = []
     for cut in sorted(cuts, key=lambda c: (c.track_id, c.frame)):
         if kept and kept[-1].track_id == cut.track_id and cut.frame - kept[-1].frame < min_frames:
-            if cut.depth > kept[-1].depth:
-                kept[-1] = cut
-            continue
+            both_said = cut.kind is kept[-1].kind is CutKind.SAID and cut.frame > kept[-1].frame
+            if not both_said:
+                is_stronger = cut.kind is CutKind.SAID or cut.depth > kept[-1].depth
+                if is_stronger and kept[-1].kind is not CutKind.SAID:
+                    kept[-1] = cut
+                continue
         kept.append(cut)
     return kept
 

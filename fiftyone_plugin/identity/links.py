@@ -9,7 +9,7 @@ encounter without one clean view does not forget whom it carries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,8 @@ from fiftyone_plugin.identity.tracklets import Tracklet
 __all__ = ["Link", "LinkOptions", "Links", "solve_links"]
 
 _FORBIDDEN = -1e9
+_SAID = 100.0
+"""What a person said outweighs all evidence."""
 _MIN_ALIKE = -1.0
 """Log-odds (nats) of appearance from which a return is considered at all."""
 _MAX_ALIKE = 24
@@ -93,6 +95,8 @@ def solve_links(
     calibration: Calibration,
     *,
     forbidden: frozenset[tuple[int, int]] = frozenset(),
+    forced: frozenset[tuple[int, int]] = frozenset(),
+    bonuses: Mapping[str, float] | None = None,
     options: LinkOptions | None = None,
     max_rounds: int = 5,
 ) -> Links:
@@ -104,13 +108,18 @@ def solve_links(
         contacts: Contacts of the tracks they are parts of.
         calibration: Similarity to log-odds, for this video.
         forbidden: Links that must not be made (they were too weak, or a person said no).
+        forced: Links that must be made, because a person said so.
+        bonuses: By phrase, log-odds added to every link: how a known number of objects is met.
         options: Priors.
         max_rounds: Rounds of linking, pooling and linking again.
     """
     options = options or LinkOptions()
     priors = _candidate_priors(tracklets, nodes, contacts, calibration, options)
+    for pair, (prior, is_keep) in list(priors.items()):
+        priors[pair] = (prior + (bonuses or {}).get(tracklets[pair[1]].phrase, 0.0), is_keep)
     for pair in forbidden:
         priors.pop(pair, None)
+    priors |= {pair: (_SAID, priors.get(pair, (0.0, False))[1]) for pair in forced}
     motions = {(i, j): motion_log_odds(tracklets[i], tracklets[j], options) for i, j in priors}
     place = {node: k for k, node in enumerate(nodes)}
     past = {i: tracklets[i].views for i in nodes}
@@ -227,6 +236,7 @@ def _keep_prior(t: Tracklet, options: LinkOptions) -> float:
         CutKind.GAP: options.keep_at_gap * (1 - t.cut.depth),
         CutKind.JUMP: options.keep_at_jump,
         CutKind.CHANGE: options.keep_at_change,
+        CutKind.SAID: options.keep_at_change,
     }[t.cut.kind]
 
 

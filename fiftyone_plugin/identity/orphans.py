@@ -29,6 +29,8 @@ def settle_orphans(
     nodes: Sequence[int],
     links: Links,
     calibration: Calibration,
+    *,
+    vouched_for: set[int] | None = None,
 ) -> set[int]:
     """Decide about every tracklet that has no past although its track has one; adds links, in place.
 
@@ -38,6 +40,7 @@ def settle_orphans(
         nodes: Indices of those that took part in the assignment; the others gave too little evidence for it.
         links: The assignment; is added to.
         calibration: Of this video.
+        vouched_for: Indices of tracklets that a person spoke of; they stay as they were assigned.
 
     Returns:
         Indices of the tracklets to take out.
@@ -50,7 +53,7 @@ def settle_orphans(
         if t.copy_of is not None or t.index in gone:
             continue
         before = last.get(t.track_id)
-        if before is None or t.index in links.predecessor():
+        if before is None or t.index in links.predecessor() or t.index in (vouched_for or ()):
             last[t.track_id] = t
             continue
         future = _chain_from(t.index, links)
@@ -76,11 +79,15 @@ def settle_orphans(
             continue
         _insert(links, before.index, future, after)
         last[t.track_id] = t
-    return gone | _settle_beginnings(candidates, tracklets, gone, links)
+    return gone | _settle_beginnings(candidates, tracklets, gone, links, vouched_for or set())
 
 
 def _settle_beginnings(
-    candidates: Sequence[Tracklet], tracklets: Sequence[Tracklet], gone: set[int], links: Links
+    candidates: Sequence[Tracklet],
+    tracklets: Sequence[Tracklet],
+    gone: set[int],
+    links: Links,
+    vouched_for: set[int],
 ) -> set[int]:
     """A short beginning of a track whose rest went to a known identity goes there too, or is taken out."""
     dropped: set[int] = set()
@@ -91,7 +98,7 @@ def _settle_beginnings(
         after = following.get(t.track_id)
         following[t.track_id] = t
         chain = _chain_from(t.index, links)
-        if t.index in links.predecessor() or after is None or after.index in chain:
+        if t.index in links.predecessor() or after is None or after.index in chain or vouched_for & set(chain):
             continue
         if _is_well_founded([tracklets[n] for n in chain]):
             continue

@@ -6,14 +6,14 @@ Leaving a repair out of the list undoes it. Frames that no repair speaks of come
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fiftyone_plugin.types import Repair, RepairKind, Source, Track
 
-__all__ = ["apply_repairs"]
+__all__ = ["apply_repairs", "trace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class _Segment:
 
     track_id: int
     rows: NDArray[np.int64]
+    begins: int
+    """Frame of the edit, or the track's first one; the first frame that is left may be later."""
     start: int
     last: int
     origin: tuple[int, int] | None
@@ -44,7 +46,7 @@ def apply_repairs(tracks: Sequence[Track], repairs: Sequence[Repair]) -> tuple[T
     by_id = {t.track_id: t for t in tracks}
     segments = [s for t in tracks for s in _segments(t, repairs)]
     if not repairs:
-        return tuple(sorted(tracks, key=lambda t: t.track_id))
+        return tuple(t for t in sorted(tracks, key=lambda t: t.track_id) if not _is_patch(t))
     roots = [_root(k, segments) for k in range(len(segments))]
     ids: dict[int, int] = {}
     next_id = max(by_id, default=0) + 1
@@ -61,6 +63,22 @@ def apply_repairs(tracks: Sequence[Track], repairs: Sequence[Repair]) -> tuple[T
     return tuple(_join(track_id, parts, by_id) for track_id, parts in sorted(pieces.items()))
 
 
+def trace(tracks: Sequence[Track], repairs: Sequence[Repair]) -> dict[int, dict[int, int]]:
+    """Which propagated track each object's masks come from: object id to frame to propagated track."""
+    marked = [
+        replace(
+            t,
+            boxes_xyxy=np.full((len(t), 4), t.track_id, np.float32),
+            masks=None,
+        )
+        for t in tracks
+    ]
+    return {
+        t.track_id: dict(zip(t.frame_indices.tolist(), t.boxes_xyxy[:, 0].astype(int).tolist(), strict=True))
+        for t in apply_repairs(marked, repairs)
+    }
+
+
 def _segments(track: Track, repairs: Sequence[Repair]) -> list[_Segment]:
     if not len(track):
         return []
@@ -70,11 +88,16 @@ def _segments(track: Track, repairs: Sequence[Repair]) -> list[_Segment]:
     for repair in repairs:
         if track.track_id not in repair.continues:
             continue
-        if repair.kind is RepairKind.TRIM:
+        is_removal = repair.kind is RepairKind.TRIM or (
+            repair.kind is RepairKind.RESEED and repair.continues[track.track_id] is None
+        )
+        if is_removal:
             stop = repair.stop if repair.stop is not None else int(frames[-1]) + 1
             keep &= ~((frames >= repair.start) & (frames < stop))
         else:
             edits[repair.start] = repair.continues[track.track_id]
+    if _is_patch(track) and not edits:
+        return []  # its repair was left out
     rows = np.flatnonzero(keep)
     segments: list[_Segment] = []
     starts = sorted(edits)
@@ -87,9 +110,21 @@ def _segments(track: Track, repairs: Sequence[Repair]) -> list[_Segment]:
             continue
         origin = edits[edge] if edge is not None else None
         segments.append(
-            _Segment(track.track_id, part, int(frames[part[0]]), int(frames[part[-1]]), origin, edge is not None)
+            _Segment(
+                track_id=track.track_id,
+                rows=part,
+                begins=int(frames[0]) if edge is None else edge,
+                start=int(frames[part[0]]),
+                last=int(frames[part[-1]]),
+                origin=origin,
+                is_edited=edge is not None,
+            )
         )
     return segments
+
+
+def _is_patch(track: Track) -> bool:
+    return bool(track.sources) and track.sources[0] is Source.RESEEDED
 
 
 def _root(k: int, segments: Sequence[_Segment]) -> int:
@@ -98,10 +133,10 @@ def _root(k: int, segments: Sequence[_Segment]) -> int:
     while segments[k].origin is not None and k not in seen:
         seen.add(k)
         track_id, frame = segments[k].origin  # type: ignore[misc]
-        of_track = [n for n, s in enumerate(segments) if s.track_id == track_id and s.start <= frame]
+        of_track = [n for n, s in enumerate(segments) if s.track_id == track_id and s.begins <= frame]
         if not of_track:
             break
-        k = max(of_track, key=lambda n: segments[n].start)
+        k = max(of_track, key=lambda n: segments[n].begins)
     return k
 
 

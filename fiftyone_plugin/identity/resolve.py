@@ -6,14 +6,18 @@ Nothing is changed here: `repair.apply_repairs` does that. Deterministic: the sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.identity.appearance import Calibration, calibrate
+from fiftyone_plugin.identity.camera import CameraPath, steady
+from fiftyone_plugin.identity.constraints import Constraint
+from fiftyone_plugin.identity.counts import Doubts, solve_counted
 from fiftyone_plugin.identity.encounters import Contact, find_contacts
-from fiftyone_plugin.identity.links import Link, LinkOptions, Links, solve_links
+from fiftyone_plugin.identity.links import LinkOptions, Links, solve_links
 from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import confidences, propose
+from fiftyone_plugin.identity.requirements import Requirements, requirements_of
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks, find_changes
 from fiftyone_plugin.types import (
     Decision,
@@ -36,6 +40,8 @@ class Resolution:
     repairs: tuple[Repair, ...]
     confidences: tuple[tuple[int, int, int, float], ...]
     """(propagated track, start, stop, probability that its identity there is right)."""
+    calibration: Calibration | None = field(default=None, compare=False)
+    """What looks say in this video; None where nothing was looked at."""
 
     def with_confidence(self, tracks: Sequence[Track]) -> tuple[Track, ...]:
         """The tracks with `identity_confidence` filled in; nothing else changes."""
@@ -51,8 +57,10 @@ def resolve(
     galleries: Mapping[int, Gallery],
     supports: Mapping[int, Support] | None = None,
     *,
+    camera: CameraPath | None = None,
     options: IdentityOptions | None = None,
     link_options: LinkOptions | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Resolution:
     """Test every encounter of these tracks and propose repairs.
 
@@ -60,8 +68,10 @@ def resolve(
         tracks: Propagated tracks, from any tracker; boxes suffice.
         galleries: Clean views by track id; a track without any is judged by motion alone.
         supports: What the detector said whenever it looked; None where there was no detector.
-        options: The margin.
+        camera: How the camera moved; None takes it to stand still.
+        options: The margin, and known numbers of objects.
         link_options: Priors of what happens in an encounter.
+        constraints: What a person said; it holds, whatever the evidence says.
 
     Returns:
         Encounters, one decision each, and the repairs that follow, all by time.
@@ -73,16 +83,31 @@ def resolve(
     for contact in contacts:
         doubled[contact.track_ids] = doubled.get(contact.track_ids, ()) + contact.duplicates
     calibration = calibrate(tracks, galleries, is_same_object=doubled)
+    rules = requirements_of(constraints, tracks)
     changes = [cut for g in galleries.values() for cut in find_changes(g, calibration)]
-    tracklets = cut_tracks(tracks, galleries, contacts, supports, changes=changes)
-    unfounded = _unfounded(tracklets, calibration)
-    nodes = [t.index for t in tracklets if t.copy_of is None and t.index not in unfounded and _is_evident(t)]
-    links, abstained = _solve_until_firm(tracklets, nodes, contacts, calibration, options, link_options)
+    tracklets = cut_tracks(steady(tracks, camera), galleries, contacts, supports, changes=changes, said=rules.cuts)
+    unwanted, vouched_for = rules.unwanted(tracklets), rules.vouched_for(tracklets)
+    unfounded = (_unfounded(tracklets, calibration) - vouched_for) | unwanted
+    nodes = [
+        t.index
+        for t in tracklets
+        if t.copy_of is None and t.index not in unfounded and (_is_evident(t) or t.index in vouched_for)
+    ]
+
+    def solve(bonuses: Mapping[str, float]) -> tuple[Links, Doubts]:
+        return _solve_until_firm(tracklets, nodes, contacts, calibration, options, link_options, rules, bonuses)
+
+    links, abstained = solve_counted(solve, tracklets, nodes, options.counts)
     unfounded |= settle_orphans(
-        [t for t in tracklets if t.index not in unfounded], tracklets, nodes, links, calibration
+        [t for t in tracklets if t.index not in unfounded],
+        tracklets,
+        nodes,
+        links,
+        calibration,
+        vouched_for=vouched_for,
     )
     found = propose(tracklets, links, abstained, contacts, unfounded, min_margin=options.min_margin)
-    return Resolution(found.encounters, found.decisions, found.repairs, confidences(tracklets, links))
+    return Resolution(found.encounters, found.decisions, found.repairs, confidences(tracklets, links), calibration)
 
 
 def _is_evident(t: Tracklet) -> bool:
@@ -129,14 +154,18 @@ def _solve_until_firm(
     calibration: Calibration,
     options: IdentityOptions,
     link_options: LinkOptions | None,
-) -> tuple[Links, dict[tuple[int, int], tuple[Link, float]]]:
+    rules: Requirements,
+    bonuses: Mapping[str, float],
+) -> tuple[Links, Doubts]:
     """Solve, take back changes of identity whose margin is too small, and solve again until all are firm.
 
     Whoever could not be told is left as propagation left it: no other track is tried for it either. The weakest go
-    first, a quarter at a time, because most doubts end with the one that caused them.
+    first, a quarter at a time, because most doubts end with the one that caused them. What a person said is enforced
+    before anything is doubted.
     """
     forbidden: set[tuple[int, int]] = set()
-    abstained: dict[tuple[int, int], tuple[Link, float]] = {}
+    forced: frozenset[tuple[int, int]] = frozenset()
+    abstained: Doubts = {}
     every: list[tuple[int, int]] = []
     while True:
         links = solve_links(
@@ -145,16 +174,23 @@ def _solve_until_firm(
             contacts,
             calibration,
             forbidden=frozenset(forbidden),
+            forced=forced,
+            bonuses=bonuses,
             options=link_options,
         )
+        parted, joined = rules.broken(tracklets, links, forced=forced)
+        if parted or joined:
+            forbidden |= parted
+            forced |= joined
+            continue
         every = every or [pair for pair, link in links.candidates.items() if not link.is_keep]
         weak = sorted(
             (margin, pair)
             for pair, margin in links.margins.items()
-            if not links.candidates[pair].is_keep and margin < options.min_margin
+            if not links.candidates[pair].is_keep and margin < options.min_margin and pair not in forced
         )
         if not weak:
             return links, abstained
         for margin, pair in weak[: max(1, len(weak) // 4)]:
             abstained[pair] = (links.candidates[pair], margin)
-            forbidden |= {(i, j) for i, j in every if j == pair[1]}
+            forbidden |= {(i, j) for i, j in every if j == pair[1] and (i, j) not in forced}

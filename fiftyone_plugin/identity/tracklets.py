@@ -102,8 +102,9 @@ def cut_tracks(
     supports: Mapping[int, Support],
     *,
     changes: Sequence[Cut] = (),
+    said: Sequence[Cut] = (),
 ) -> list[Tracklet]:
-    """Cut every track at its contacts, duplicates, gaps, jumps and changes of looks.
+    """Cut every track at its contacts, duplicates, gaps, jumps and changes of looks, and where a person said so.
 
     Returns:
         Tracklets by track, then time; `Tracklet.index` is the position in the list.
@@ -124,6 +125,8 @@ def cut_tracks(
     for cut in changes:
         if not _explains(cuts[cut.track_id], cut, galleries[cut.track_id]):
             cuts[cut.track_id].append(cut)
+    for cut in said:
+        cuts[cut.track_id].append(cut)
     tracklets: list[Tracklet] = []
     for track in tracks:
         if len(track):

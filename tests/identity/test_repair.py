@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.identity.repair import trace
 from fiftyone_plugin.types import Repair, RepairKind, Source, Track
 
 
@@ -160,3 +162,32 @@ def test_any_repairs_of_the_layer_keep_every_frame_that_is_not_taken_out(chaos: 
         assert len(before - after) <= 4 * len(repairs)
         for t in result:
             assert np.all(np.diff(t.frame_indices) > 0)
+
+
+def reseed(patch: Track, track_id: int, *, start: int, stop: int) -> Repair:
+    continues: dict[int, tuple[int, int] | None] = {patch.track_id: (track_id, start - 1), track_id: None}
+    return Repair(9, RepairKind.RESEED, start, stop, continues, {}, 0.0, "masks chosen anew")
+
+
+def test_masks_chosen_anew_take_the_place_of_what_was_there(three: Any, make_track: Any) -> None:
+    patch = replace(make_track(9, range(10, 14), start_xy=(510, 10)), sources=(Source.RESEEDED,) * 4)
+    everything = (*three, patch)
+    result = apply_repairs(everything, [reseed(patch, 1, start=10, stop=14)])
+    assert [t.track_id for t in result] == [1, 2, 3]
+    assert shown(result)[1] == {f: 500.0 if 10 <= f < 14 else 100.0 for f in range(30)}
+    assert {result[0].sources[f] for f in range(10, 14)} == {Source.REPAIRED}
+    assert result[1] is three[1]
+
+
+def test_masks_chosen_anew_are_gone_without_their_repair(three: Any, make_track: Any) -> None:
+    patch = replace(make_track(9, range(10, 14), start_xy=(510, 10)), sources=(Source.RESEEDED,) * 4)
+    assert shown(apply_repairs((*three, patch), ())) == shown(three)
+    assert shown(apply_repairs((*three, patch), [exchange(2, 3, 20)])) == shown(
+        apply_repairs(three, [exchange(2, 3, 20)])
+    )
+
+
+def test_trace_names_the_propagated_track_of_every_mask(three: Any) -> None:
+    origins = trace(three, [exchange(1, 2, 12)])
+    assert origins[1] == {f: 1 if f < 12 else 2 for f in range(30)}
+    assert origins[3] == dict.fromkeys(range(30), 3)

@@ -36,11 +36,11 @@ class Seen:
         self.truth = truth
         self.galleries: dict[int, Gallery] = {}
 
-        def spy(tracks: Any, galleries: Any, **settings: Any) -> Any:
+        def spy(tracks: Any, galleries: Any, *others: Any, **settings: Any) -> Any:
             self.galleries = galleries
-            return resolve(tracks, galleries, **settings)
+            return resolve(tracks, galleries, *others, **settings)
 
-        monkeypatch.setattr("fiftyone_plugin.pipeline.audit.resolve", spy)
+        monkeypatch.setattr("fiftyone_plugin.pipeline.settle.resolve", spy)
         self.result = pipeline.repair(source, truth)
 
     def views(self, parts: list[tuple[int, int, int, int]]) -> dict[int, Gallery]:
