@@ -15,6 +15,8 @@ operators print it as it is; anything that is not a ``ShepherdError`` is a bug i
     │   ├── BackendError            no backend or variant of that name
     │   ├── DependencyError         the backend needs a package that is not installed
     │   ├── ModelUnavailableError   the weights are neither cached nor reachable
+    │   ├── JobError                no such job, it is running already, or its checkpoint does not fit
+    │   ├── EditError               the tracks do not allow this edit
     │   ├── FieldConflictError      the field exists and is not ours, or `overwrite` was not given
     │   └── OutputError             the result cannot be written (no space, no permission)
     ├── EmbeddingMismatchError      galleries of different embedders were compared
@@ -27,10 +29,12 @@ __all__ = [
     "BackendError",
     "Cancelled",
     "DependencyError",
+    "EditError",
     "EmbeddingMismatchError",
     "FieldConflictError",
     "FrameRangeError",
     "InputError",
+    "JobError",
     "ModelUnavailableError",
     "OptionError",
     "OutputError",
@@ -79,6 +83,14 @@ class DependencyError(InputError, ImportError):
 
 class ModelUnavailableError(InputError):
     """Weights are neither on disk nor reachable."""
+
+
+class JobError(InputError):
+    """There is no such job, another process has it, or its checkpoint belongs to other settings."""
+
+
+class EditError(InputError):
+    """An edit cannot be made on these tracks: there is none of that id, two would be in one place, or one is locked."""
 
 
 class FieldConflictError(InputError):

@@ -1,139 +1,116 @@
-"""Jobs: every video of a dataset, one after another, with progress; one that fails does not lose the others.
+"""Jobs: one video, or every video of a dataset one after another; they survive being killed, and can be cancelled.
+
+A job has a folder with its record and the checkpoints of the video that is half done (`jobs`); who asks for the same
+again goes on there, and ends with the same result as if nothing had happened.
 
 Knows nothing of how tracks are made (`pipeline`) or stored (`labels`), and nothing of forms.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+import json
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from fiftyone_plugin import pipeline
+from fiftyone_plugin import jobs, pipeline, registry, report
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.detectors.prompt import parse_prompt
-from fiftyone_plugin.errors import FieldConflictError, InputError, OutputError
+from fiftyone_plugin.errors import FieldConflictError
+from fiftyone_plugin.interfaces import FrameSource
+from fiftyone_plugin.jobs import DatasetSummary, Job, JobProgress, JobState, VideoOutcome, stream
+from fiftyone_plugin.jobs.each_video import (
+    OnProgress,
+    Remembered,
+    Reporter,
+    dataset_job,
+    each_video,
+    open_job,
+    outcome_of,
+    targets_of,
+)
+from fiftyone_plugin.pipeline import CHECKPOINT_FRAMES, Checkpointing
 from fiftyone_plugin.types import TrackingResult
 
 __all__ = [
-    "DatasetProgress",
     "DatasetSummary",
+    "JobProgress",
     "VideoOutcome",
     "finished_before",
+    "has_checkpoint",
+    "job_folder",
+    "prompt_dataset",
     "repair_dataset",
     "stream",
     "track_dataset",
+    "track_file",
 ]
 
-T = TypeVar("T")
+_ONLY_VIDEO = "video"
+"""Name of the checkpoint in a job over one file."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetProgress:
-    """Where a job over many videos is."""
-
-    video_number: int
-    """1-based."""
-    videos_total: int
-    source: str
-    """File, or folder of images."""
-    frame_index: int
-    """0-based, in this video."""
-    frames_done: int
-    """Of this video."""
-    frames_total: int
-    """Of this video."""
-    tracks_live: int
-    stage: str
-    """``track`` or ``repair``."""
-    seconds: float
-    """Since this video began."""
-
-    @property
-    def fraction(self) -> float:
-        """Part of the whole job that is done, in [0, 1], as if all videos were equally long."""
-        inside = min(self.frames_done / self.frames_total, 1.0) if self.frames_total else 0.0
-        return (self.video_number - 1 + inside) / self.videos_total
-
-    @property
-    def line(self) -> str:
-        """One line for people."""
-        rate = f", {self.frames_done / self.seconds:.1f} frames/s" if self.seconds > 0 else ""
-        where = f"video {self.video_number} of {self.videos_total}, " if self.videos_total > 1 else ""
-        if self.stage == "repair":
-            return f"{where}repairing identities of {self.tracks_live} objects"
-        return f"{where}frame {self.frames_done} of {self.frames_total}, {self.tracks_live} objects{rate}"
+def job_folder(source: FrameSource, prompt: str, options: TrackingOptions) -> Path:
+    """Where the job of tracking one file keeps its record: the same for the same path, prompt and settings."""
+    path = Path(source.info.source).expanduser().resolve()
+    key = json.dumps(options.as_dict(), sort_keys=True)
+    return jobs.jobs_folder() / jobs.job_id_of(path.name, str(path), prompt, key)
 
 
-@dataclass(frozen=True, slots=True)
-class VideoOutcome:
-    """What became of one video."""
-
-    source: str
-    frames: int = 0
-    tracks: int = 0
-    tracks_before: int = 0
-    """Of an audit: tracks that were read."""
-    encounters: int = 0
-    repairs: int = 0
-    needs_review: int = 0
-    seconds: float = 0.0
-    peak_memory_mb: float = 0.0
-    error: str = ""
-    """One line; empty if it worked."""
-    was_done: bool = False
-    """An earlier run with the same settings had finished it; nothing was done again."""
-    warnings: tuple[str, ...] = ()
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the job of one file that has this folder can go on in the middle of it."""
+    return pipeline.is_checkpoint(Job.checkpoints_of(folder) / _ONLY_VIDEO)
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetSummary:
-    """What became of a job."""
+def track_file(
+    source: FrameSource,
+    prompt: str,
+    *,
+    folder: Path,
+    options: TrackingOptions | None = None,
+    resume: bool = False,
+    every_frames: int = CHECKPOINT_FRAMES,
+    deliver: Callable[[TrackingResult], None] | None = None,
+    on_progress: Callable[[JobProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackingResult:
+    """Track one video as a job: with a record that other processes can read, and checkpoints.
 
-    field: str
-    videos: tuple[VideoOutcome, ...]
-    """Videos that were finished, failed, or found finished."""
-    was_cancelled: bool = False
-    """Stopped early; finished videos are kept, and the same call goes on with the rest."""
+    Args:
+        source: The video.
+        prompt: Classes, separated by periods, commas or new lines.
+        folder: Of the job, such as `job_folder` gives; made if it is not there.
+        options: Models and settings.
+        resume: Go on from the checkpoint in the folder, if there is one.
+        every_frames: Frames between two checkpoints.
+        deliver: Writes the result. The checkpoint is kept until it has returned.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame; the result then covers the frames up to there.
 
-    @property
-    def failures(self) -> tuple[str, ...]:
-        """One line per video that failed."""
-        return tuple(f"{video.source}: {video.error}" for video in self.videos if video.error)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Totals under the keys of the command line's JSON contract, and each video's own."""
-        totals = {name: sum(getattr(v, name) for v in self.videos) for name in _COUNTED}
-        return {
-            **totals,
-            "seconds": round(sum(v.seconds for v in self.videos), 3),
-            "peak_memory_mb": round(max((v.peak_memory_mb for v in self.videos), default=0.0), 1),
-            "field": self.field,
-            "failures": list(self.failures),
-            "was_cancelled": self.was_cancelled,
-            "videos": [{**asdict(v), "warnings": list(v.warnings)} for v in self.videos],
-        }
-
-    def lines(self) -> list[str]:
-        """The outcome for people."""
-        found = self.as_dict()
-        done = [v for v in self.videos if not v.error and not v.was_done]
-        text = [
-            f"{found['tracks']} tracks in {found['frames']} frames of {len(done)} videos, {found['seconds']:.1f} s",
-            f"{found['repairs']} repairs, {found['needs_review']} encounters to look at, labels in {self.field!r}",
-        ]
-        if skipped := sum(v.was_done for v in self.videos):
-            text.append(f"{skipped} videos were finished before and left as they are")
-        if self.failures:
-            text.append(f"{len(self.failures)} videos failed")
-        if self.was_cancelled:
-            text.append("stopped before the end; the same call goes on with the videos that are left")
-        return text
-
-
-_COUNTED = ("frames", "tracks", "encounters", "repairs", "needs_review")
+    Raises:
+        JobError: Another process works on this job, or the checkpoint belongs to another run.
+        OutputError: The folder cannot be made.
+        InputError: Something else that was given cannot be used.
+    """
+    options = options or TrackingOptions()
+    title = f"Track {prompt!r} in {source.info.source}"
+    name = source.info.source
+    with open_job(folder, title=title, source=name, prompt=prompt) as job:
+        result = pipeline.track(
+            source,
+            prompt,
+            options,
+            on_progress=Reporter(job, on_progress, videos_total=1).of_video(1, name, videos_after=0),
+            should_stop=Remembered(should_stop, job.should_stop),
+            checkpointing=Checkpointing(job.checkpoint_folder(_ONLY_VIDEO), resume=resume, every_frames=every_frames),
+        )
+        if deliver is not None:
+            deliver(result)
+        message = f"{len(result.tracks)} tracks in {result.frames_processed} frames"
+        job.finish(JobState.CANCELLED if result.was_stopped else JobState.FINISHED, message=message)
+    return result
 
 
 def track_dataset(
@@ -143,13 +120,17 @@ def track_dataset(
     field: str = "tracks",
     options: TrackingOptions | None = None,
     overwrite: bool = False,
-    on_progress: Callable[[DatasetProgress], None] | None = None,
+    resume: bool = True,
+    every_frames: int = CHECKPOINT_FRAMES,
+    on_progress: Callable[[JobProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DatasetSummary:
     """Track what the prompt names in every video, or image sequence, of a dataset, and write labels as each is done.
 
     A video that fails is reported, and the next one begins. Videos that an earlier call with the same prompt and
-    settings finished are left as they are, so that the same call goes on after a failure or a stop.
+    settings finished are left as they are, and the one that it was in the middle of goes on from its last checkpoint:
+    so the same call goes on after a failure, a stop or a kill, and ends with the same labels. What a person
+    said about identities in an earlier run of the field (`labels.read_constraints`) holds.
 
     Args:
         dataset_or_view: A dataset, a view, or the name of a dataset; videos or images in ordered groups.
@@ -157,61 +138,114 @@ def track_dataset(
         field: Frame field for the labels; events go to ``<field>_events``.
         options: Models and settings.
         overwrite: Replace what this plugin wrote to the field of these videos before.
+        resume: False starts the video over that an earlier call was in the middle of.
+        every_frames: Frames between two checkpoints.
         on_progress: Called after every frame.
-        should_stop: Asked before every frame. What was tracked of the current video is written, but counts as
-            unfinished.
+        should_stop: Asked before every frame, as is whether somebody cancelled the job (`jobs.cancel`). What was
+            tracked of the current video is written, but counts as unfinished.
 
     Raises:
         PromptError: The prompt names no class.
         VideoError: There is nothing to track in the dataset.
         FieldConflictError: The field is not ours, or holds tracks of another prompt or other settings and `overwrite`
             was not given.
+        JobError: Another process works on this field.
         ModelUnavailableError: Weights are missing.
     """
     from fiftyone_plugin import labels
 
     options = options or TrackingOptions()
     parse_prompt(prompt)
-    collection = labels.load_dataset(dataset_or_view) if isinstance(dataset_or_view, str) else dataset_or_view
-    found = list(labels.targets(collection))
-    ids = [labels.target_id(target) for target in found]
-    done = finished_before(labels.dataset_of(found[0]), field, ids, prompt, options, overwrite=overwrite)
-    backends = pipeline.Backends.load(options) if len(done) < len(ids) else None
-    was_asked = _Remembered(should_stop)
-    outcomes: list[VideoOutcome] = []
-    for number, (target, key) in enumerate(zip(found, ids, strict=True), start=1):
-        if was_asked():
-            break
-        source = labels.describe(target)
-        if key in done:
-            outcomes.append(VideoOutcome(source, was_done=True))
-            continue
-        report = _report(on_progress, number, len(found), source)
-        try:
+    targets, ids, dataset = targets_of(dataset_or_view)
+    done = finished_before(dataset, field, ids, prompt, options, overwrite=overwrite)
+    with dataset_job(f"Track {prompt!r} in {dataset.name}", dataset, field, prompt) as job:
+        backends = pipeline.Backends.load(options) if len(done) < len(ids) else None
+
+        def track(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
+            key = labels.target_id(target)
             result = pipeline.track(
                 labels.open_target(target),
                 prompt,
                 options,
-                on_progress=report,
+                on_progress=progress,
                 should_stop=was_asked,
                 backends=backends,
+                checkpointing=Checkpointing(
+                    job.checkpoint_folder(key), resume=resume, is_strict=False, every_frames=every_frames
+                ),
+                constraints=labels.read_constraints(target, field, key),
             )
-            if result.frames_processed or not was_asked.answer:
-                labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not was_asked.answer)
-        except OutputError as error:
-            # The next video would be tracked in vain.
-            outcomes.append(VideoOutcome(source, error=str(error)))
-            was_asked.answer = True
-            break
-        except InputError as error:
-            outcomes.append(VideoOutcome(source, error=str(error)))
-            continue
-        except Exception as error:
-            # A bug in one video must not cost the night's work on the others; it is reported as what it is.
-            outcomes.append(VideoOutcome(source, error=f"unexpected {type(error).__name__}: {error}"))
-            continue
-        outcomes.append(_outcome(source, result))
-    return DatasetSummary(field, tuple(outcomes), was_cancelled=was_asked.answer)
+            if result.frames_processed or not result.was_stopped:
+                labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not result.was_stopped)
+            if not result.was_stopped:
+                shutil.rmtree(job.checkpoint_folder(key), ignore_errors=True)
+            return outcome_of(labels.describe(target), result)
+
+        return each_video(job, targets, field, track, done=done, on_progress=on_progress, should_stop=should_stop)
+
+
+def prompt_dataset(
+    dataset_or_view: Any,
+    from_field: str,
+    *,
+    field: str = "tracks",
+    label_ids: Collection[str] | None = None,
+    options: TrackingOptions | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[JobProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> DatasetSummary:
+    """Track exactly the objects that labels point at, forwards and backwards, in every video that has such labels.
+
+    Args:
+        dataset_or_view: A dataset, a view, or the name of a dataset; videos or images in ordered groups.
+        from_field: Field with boxes, masks, outlines or keypoints on any frames (`labels.object_prompts`); only read.
+        field: Frame field for the tracks.
+        label_ids: Only these labels of `from_field`; videos without any of them are passed over.
+        options: Propagator, embedder, frame range, identity settings.
+        overwrite: Replace what this plugin wrote to `field` of these videos before.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame; what was tracked of the current video is written, as unfinished.
+
+    Raises:
+        VideoError: There is nothing in the dataset.
+        FieldConflictError: `field` is not ours, or holds tracks and `overwrite` was not given.
+        JobError: Another process works on `field`.
+        ModelUnavailableError: Weights are missing.
+        EditError: No video has a label to begin with.
+    """
+    from fiftyone_plugin import labels
+
+    options = options or TrackingOptions()
+    if field == from_field:
+        raise FieldConflictError(f"field {field!r}: holds the labels that are read; give another field for the tracks")
+    targets, _, dataset = targets_of(dataset_or_view)
+    marked = [target for target in targets if labels.has_prompts(target, from_field, label_ids=label_ids)]
+    if not marked:
+        labels.object_prompts(targets[0], from_field, label_ids=label_ids)  # says what is missing
+    labels.require_writable(dataset, field, map(labels.target_id, marked), overwrite=overwrite)
+
+    with dataset_job(f"Track labels of {from_field!r} in {dataset.name}", dataset, field, "") as job:
+        propagator = registry.make_propagator(
+            options.models.propagator, device=options.device, options=options.propagation
+        )
+        embedder = registry.make_embedder(options.models.embedder, device=options.device)
+
+        def follow(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
+            result = pipeline.follow(
+                labels.open_target(target),
+                labels.object_prompts(target, from_field, label_ids=label_ids),
+                options,
+                on_progress=progress,
+                should_stop=was_asked,
+                propagator=propagator,
+                embedder=embedder,
+            )
+            if result.tracks or not result.was_stopped:
+                labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not result.was_stopped)
+            return outcome_of(labels.describe(target), result)
+
+        return each_video(job, marked, field, follow, done=set(), on_progress=on_progress, should_stop=should_stop)
 
 
 def repair_dataset(
@@ -222,10 +256,12 @@ def repair_dataset(
     options: TrackingOptions | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
-    on_progress: Callable[[DatasetProgress], None] | None = None,
+    on_progress: Callable[[JobProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DatasetSummary:
     """Audit and repair the tracks of a label field, from whatever tool, and write them to another field.
+
+    A video that fails is reported, and the next one begins.
 
     Args:
         dataset_or_view: A dataset, a view, or the name of a dataset.
@@ -239,56 +275,39 @@ def repair_dataset(
 
     Raises:
         VideoError: There is nothing in the dataset.
-        TrackFileError: `from_field` holds no tracks.
         FieldConflictError: `field` is not ours, or `overwrite` was not given.
+        JobError: Another process works on `field`.
     """
     from fiftyone_plugin import labels
 
     options = options or TrackingOptions()
     if field == from_field and not dry_run:
         raise FieldConflictError(f"field {field!r}: holds the tracks that are read; give another field for the result")
-    collection = labels.load_dataset(dataset_or_view) if isinstance(dataset_or_view, str) else dataset_or_view
-    found = list(labels.targets(collection))
-    ids = [labels.target_id(target) for target in found]
+    targets, ids, dataset = targets_of(dataset_or_view)
     if not dry_run:
-        labels.require_writable(labels.dataset_of(found[0]), field, ids, overwrite=overwrite)
-    was_asked = _Remembered(should_stop)
-    outcomes: list[VideoOutcome] = []
-    for number, target in enumerate(found, start=1):
-        if was_asked():
-            break
-        source = labels.describe(target)
-        try:
-            before = labels.read_tracks(target, from_field)
-            result = pipeline.repair(
-                labels.open_target(target),
-                before,
-                options,
-                on_progress=_report(on_progress, number, len(found), source),
-                should_stop=was_asked,
-            )
-            if not dry_run and not was_asked.answer:
-                labels.write_tracks(target, field, result, overwrite=overwrite)
-        except InputError as error:
-            outcomes.append(VideoOutcome(source, error=str(error)))
-            continue
-        outcomes.append(_outcome(source, result, tracks_before=len(before)))
-    return DatasetSummary(field, tuple(outcomes), was_cancelled=was_asked.answer)
+        labels.require_writable(dataset, field, ids, overwrite=overwrite)
 
+    def repair(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
+        before = labels.read_tracks(target, from_field)
+        result = pipeline.repair(
+            labels.open_target(target),
+            before,
+            options,
+            on_progress=progress,
+            should_stop=was_asked,
+            constraints=labels.read_constraints(target, from_field),
+        )
+        if was_asked.answer:
+            return None
+        if not dry_run:
+            labels.write_tracks(target, field, result, overwrite=overwrite)
+        outcome = outcome_of(labels.describe(target), result, tracks_before=len(before))
+        return replace(outcome, findings=tuple(report.decision_lines(result)))
 
-def _outcome(source: str, result: TrackingResult, *, tracks_before: int = 0) -> VideoOutcome:
-    return VideoOutcome(
-        source=source,
-        frames=result.frames_processed,
-        tracks=len(result.tracks),
-        tracks_before=tracks_before,
-        encounters=len(result.encounters),
-        repairs=len(result.repairs),
-        needs_review=len(result.needs_review),
-        seconds=result.seconds,
-        peak_memory_mb=result.peak_memory_mb,
-        warnings=result.warnings,
-    )
+    title = f"Audit {from_field!r} of {dataset.name}"
+    with dataset_job(title, dataset, from_field if dry_run else field, "", is_dry_run=dry_run) as job:
+        written = "" if dry_run else field
+        return each_video(job, targets, written, repair, done=set(), on_progress=on_progress, should_stop=should_stop)
 
 
 def finished_before(
@@ -309,83 +328,3 @@ def finished_before(
         return set(ids) & state.finished
     labels.require_writable(dataset, field, ids, overwrite=overwrite)
     return set()
-
-
-def _report(
-    on_progress: Callable[[DatasetProgress], None] | None, number: int, total: int, source: str
-) -> Callable[[pipeline.Progress], None] | None:
-    if on_progress is None:
-        return None
-
-    def report(progress: pipeline.Progress) -> None:
-        on_progress(
-            DatasetProgress(
-                video_number=number,
-                videos_total=total,
-                source=source,
-                frame_index=progress.frame_index,
-                frames_done=progress.frames_done,
-                frames_total=progress.frames_total,
-                tracks_live=progress.tracks_live,
-                stage=progress.stage,
-                seconds=progress.seconds,
-            )
-        )
-
-    return report
-
-
-class _Remembered:
-    """A question whose first yes is remembered: the pipeline asks it, and we must know what it was told."""
-
-    def __init__(self, question: Callable[[], bool] | None) -> None:
-        self._question = question
-        self.answer = False
-
-    def __call__(self) -> bool:
-        if not self.answer and self._question is not None:
-            self.answer = self._question()
-        return self.answer
-
-
-def stream(
-    job: Callable[[Callable[[DatasetProgress], None], Callable[[], bool]], T],
-) -> Generator[DatasetProgress, None, T]:
-    """Run a job in a thread and yield its progress as it comes; the job's result is the generator's return value.
-
-    Closing the generator, or letting go of it, asks the job to stop.
-
-    Args:
-        job: Called with `on_progress` and `should_stop`, as `track_dataset` takes them.
-
-    Raises:
-        Exception: Whatever the job raises.
-    """
-    messages: queue.Queue[DatasetProgress | None] = queue.Queue()
-    stopped = threading.Event()
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(job(messages.put, stopped.is_set))
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            messages.put(None)
-
-    thread = threading.Thread(target=run, name="shepherd-job", daemon=True)
-    thread.start()
-    try:
-        while (progress := messages.get()) is not None:
-            # Only the newest is worth showing where the listener is slower than the job.
-            while not messages.empty() and (newer := messages.queue[0]) is not None:
-                progress = newer
-                messages.get()
-            yield progress
-    finally:
-        stopped.set()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,6 +49,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_ATTEMPTS = 3
 START_SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def shepherd_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for every test: jobs and checkpoints of the person who runs the tests stay as they are."""
+    home = tmp_path_factory.mktemp("shepherd")
+    monkeypatch.setenv("SHEPHERD_HOME", str(home))
+    return home
 
 
 def find_mongod() -> Path | None:
@@ -245,6 +253,8 @@ class ScriptedPipeline:
     def __init__(self, result: TrackingResult) -> None:
         self.result = result
         self.calls: list[tuple[str, TrackingOptions]] = []
+        self.constraints: list[tuple[Any, ...]] = []
+        """What each call was told that a person had said."""
         self.failures: dict[int, Exception] = {}
         """Number of the call, from 1, to what it raises."""
 
@@ -257,21 +267,25 @@ class ScriptedPipeline:
         on_progress: Callable[[Any], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         backends: Any = None,
+        checkpointing: Any = None,
+        constraints: Sequence[Any] = (),
     ) -> TrackingResult:
         self.calls.append((prompt, options))
+        self.constraints.append(tuple(constraints))
         if len(self.calls) in self.failures:
             raise self.failures[len(self.calls)]
         progress = importlib.import_module("fiftyone_plugin.pipeline").Progress
-        done = 0
+        done, was_stopped = 0, False
         for frame in source.frames(options.start, options.stop):
             if should_stop is not None and should_stop():
+                was_stopped = True
                 break
             done += 1
             if on_progress is not None:
                 on_progress(progress(frame.index, done, FRAMES, 3, "track", 0.1 * done))
         settings = {"prompt": prompt, **options.as_dict()}
         tracks = self.result.tracks if done == FRAMES else ()
-        return replace(self.result, tracks=tracks, frames_processed=done, settings=settings)
+        return replace(self.result, tracks=tracks, frames_processed=done, settings=settings, was_stopped=was_stopped)
 
 
 @pytest.fixture

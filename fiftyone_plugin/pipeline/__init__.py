@@ -2,6 +2,19 @@
 
 from fiftyone_plugin.pipeline.audit import repair
 from fiftyone_plugin.pipeline.backends import Backends
+from fiftyone_plugin.pipeline.checkpoint import CHECKPOINT_FRAMES, Checkpointing, is_checkpoint
+from fiftyone_plugin.pipeline.follow import ObjectPrompt, follow
 from fiftyone_plugin.pipeline.run import Progress, preview, track
 
-__all__ = ["Backends", "Progress", "preview", "repair", "track"]
+__all__ = [
+    "CHECKPOINT_FRAMES",
+    "Backends",
+    "Checkpointing",
+    "ObjectPrompt",
+    "Progress",
+    "follow",
+    "is_checkpoint",
+    "preview",
+    "repair",
+    "track",
+]

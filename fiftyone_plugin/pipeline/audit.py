@@ -14,10 +14,12 @@ from fiftyone_plugin import __version__, registry
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.errors import TrackFileError
 from fiftyone_plugin.geometry import decode_mask, ellipse_mask
-from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource
+from fiftyone_plugin.pipeline.camera import CameraWatch
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
+from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.types import BoolArray, FrameMasks, Track, TrackingResult
 
@@ -34,6 +36,7 @@ def repair(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     embedder: Embedder | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> TrackingResult:
     """Find and repair exchanged, broken and doubled identities in tracks of another tool.
 
@@ -44,6 +47,7 @@ def repair(
         on_progress: Called after every frame.
         should_stop: Asked before every frame; views are then taken from the frames up to there only.
         embedder: One that is already loaded.
+        constraints: What a person said of these identities; it holds.
 
     Raises:
         TrackFileError: The tracks do not fit the video.
@@ -65,6 +69,7 @@ def repair(
         for row, frame_index in enumerate(t.frame_indices.tolist()):
             rows.setdefault(frame_index, []).append((t, row))
     warnings: list[str] = []
+    camera = CameraWatch()
     done = 0
     if rows:
         for frame in source.frames(min(rows), last + 1):
@@ -73,7 +78,9 @@ def repair(
                 break
             done += 1
             here = rows.pop(frame.index, [])
-            if here:
+            if not here:
+                camera.see(frame, np.zeros((0, 4), np.float32))
+            else:
                 masks = np.stack([_mask(t, r, info.height_px, info.width_px) for t, r in here])
                 boxes = np.stack([t.boxes_xyxy[r] for t, r in here])
                 seen = FrameMasks(
@@ -84,16 +91,20 @@ def repair(
                     np.full(len(here), 10.0, np.float32),
                 )
                 usual = [_usual_area(t, r, masks[k]) for k, (t, r) in enumerate(here)]
+                camera.see(frame, boxes)
                 collect_views(frame, seen, boxes, usual, recorder=recorder, embedder=model, options=options.evidence)
             if on_progress is not None:
                 on_progress(Progress(frame.index, done, last + 1, len(here), "repair", time.perf_counter() - began))
-    resolution = resolve(tracks, recorder.galleries(), options=options.identity)
+    settled = settle(
+        Evidence(tuple(tracks), recorder.galleries(), {}, camera.path), options.identity, constraints=constraints
+    )
     return TrackingResult(
         video=info,
-        tracks=apply_repairs(resolution.with_confidence(tracks), resolution.repairs),
-        encounters=resolution.encounters,
-        decisions=resolution.decisions,
-        repairs=resolution.repairs,
+        tracks=settled.tracks,
+        encounters=settled.resolution.encounters,
+        decisions=settled.resolution.decisions,
+        repairs=settled.resolution.repairs,
+        carried=settled.carried,
         frames_processed=done,
         seconds=time.perf_counter() - began,
         peak_memory_mb=peak_memory_mb(),

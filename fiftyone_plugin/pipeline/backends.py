@@ -9,13 +9,13 @@ import threading
 from dataclasses import dataclass
 
 from fiftyone_plugin import registry
-from fiftyone_plugin.config import ModelChoice, TrackingOptions
+from fiftyone_plugin.config import ModelChoice, PropagationOptions, TrackingOptions
 from fiftyone_plugin.interfaces import Detector, Embedder, Propagator
 
 __all__ = ["Backends"]
 
 _lock = threading.Lock()
-_loaded: dict[tuple[ModelChoice, str], Backends] = {}
+_loaded: dict[tuple[ModelChoice, str, PropagationOptions], Backends] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,14 @@ class Backends:
             BackendError: No backend or variant of that name.
             DependencyError: A package is missing.
             ModelUnavailableError: Weights are neither on disk nor reachable.
+            OptionError: The propagator does not offer what `options.propagation` asks for.
         """
-        key = (options.models, registry.resolve_device(options.device))
+        key = (options.models, registry.resolve_device(options.device), options.propagation)
         with _lock:
             if key not in _loaded:
                 made = cls(
                     registry.make_detector(options.models.detector, device=key[1]),
-                    registry.make_propagator(options.models.propagator, device=key[1]),
+                    registry.make_propagator(options.models.propagator, device=key[1], options=options.propagation),
                     registry.make_embedder(options.models.embedder, device=key[1]),
                 )
                 _loaded.clear()

@@ -13,14 +13,16 @@ import numpy as np
 from fiftyone_plugin.geometry import encode_mask
 from fiftyone_plugin.types import BoolArray, FloatArray, Gallery, Rle, Source, Support, Track
 
-__all__ = ["MAX_VIEWS", "Recorder"]
+__all__ = ["MAX_VIEWS", "Record", "Recorder"]
 
 MAX_VIEWS = 1024
 """Views kept of one track; when there are more, every other one of the older half goes."""
 
 
 @dataclass(slots=True)
-class _Record:
+class Record:
+    """What is known of one propagated track, column by column."""
+
     phrase: str
     frames: list[int] = field(default_factory=list)
     boxes: list[FloatArray] = field(default_factory=list)
@@ -41,11 +43,16 @@ class Recorder:
 
     def __init__(self, embedder_name: str) -> None:
         self._embedder_name = embedder_name
-        self._records: dict[int, _Record] = {}
+        self._records: dict[int, Record] = {}
+
+    @property
+    def records(self) -> dict[int, Record]:
+        """The columns themselves, by track in the order they were opened, for `checkpoint`; changes go through."""
+        return self._records
 
     def open(self, track_id: int, phrase: str) -> None:
         """Begin a track."""
-        self._records[track_id] = _Record(phrase)
+        self._records[track_id] = Record(phrase)
 
     def phrase(self, track_id: int) -> str:
         """Phrase a track was seeded with."""

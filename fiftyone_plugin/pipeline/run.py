@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,18 @@ from fiftyone_plugin import __version__
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.detectors.prompt import parse_prompt
 from fiftyone_plugin.detectors.prompted import PromptedDetector
-from fiftyone_plugin.errors import FrameRangeError
-from fiftyone_plugin.identity import Resolution, apply_repairs, resolve
-from fiftyone_plugin.interfaces import FrameSource
+from fiftyone_plugin.errors import FrameRangeError, OptionError
+from fiftyone_plugin.identity import Resolution
+from fiftyone_plugin.identity.constraints import Constraint
+from fiftyone_plugin.interfaces import FeedableSession, FrameSource
 from fiftyone_plugin.pipeline.backends import Backends
 from fiftyone_plugin.pipeline.backfill import fill_back
+from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
+from fiftyone_plugin.pipeline.mend import mend
 from fiftyone_plugin.pipeline.recorder import Recorder
+from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.pipeline.walk import Walk
-from fiftyone_plugin.types import Detections, Frame, TrackingResult, VideoInfo
+from fiftyone_plugin.types import Detections, Frame, Track, TrackingResult, VideoInfo
 
 __all__ = ["Progress", "peak_memory_mb", "preview", "track"]
 
@@ -50,6 +54,9 @@ def track(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     backends: Backends | None = None,
+    checkpointing: Checkpointing | None = None,
+    on_evidence: Callable[[Evidence], None] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> TrackingResult:
     """Find what the prompt names, carry it through the video, and repair identities.
 
@@ -60,8 +67,14 @@ def track(
         on_progress: Called after every frame.
         should_stop: Asked before every frame; when it says yes, the result covers the frames up to there.
         backends: Models that are already loaded; by default those that `options` name.
+        checkpointing: Where the state is kept while it works, and whether to go on from what is there; the result is
+            that of an uninterrupted run. What is kept there is left there.
+        on_evidence: Called once with what identity is settled from, before it is; not where repair is off, or where
+            nothing was found.
+        constraints: What a person said of this video's identities; it holds, where repair is on.
 
     Raises:
+        JobError: The checkpoint to go on from belongs to another run, or is damaged.
         PromptError: The prompt names no class.
         FrameRangeError: The range lies outside the video.
         VideoError: Nothing can be decoded.
@@ -70,50 +83,71 @@ def track(
     options = options or TrackingOptions()
     began = time.perf_counter()
     phrases = parse_prompt(prompt)
+    _check_counts(options, phrases)
     total = _frames_asked_for(source.info, options)
     models = backends or Backends.load(options)
     detector = PromptedDetector(models.detector, phrases, options.detection)
     recorder = Recorder(models.embedder.name)
     session = models.propagator.open(height_px=source.info.height_px, width_px=source.info.width_px)
     walk = Walk(detector, session, models.embedder, recorder, options)
+    keeper = Keeper(checkpointing, source, prompt, options, walk=walk, session=session, recorder=recorder)
+    at = keeper.restore()
+    began -= at.seconds
+    done = at.frames_done
     warnings: list[str] = []
-    done = 0
-    for frame in source.frames(options.start, options.stop):
+    stopped_at: int | None = None
+    frames = iter(()) if at.is_walked else source.frames(at.next_frame, options.stop)
+    for frame in session.feed(frames) if isinstance(session, FeedableSession) else frames:
+        if keeper.is_due(frame.index):
+            keeper.save(Position(frame.index, done, time.perf_counter() - began))
         if should_stop is not None and should_stop():
+            stopped_at = frame.index
             warnings.append(f"stopped before frame {frame.index} as asked; the tracks end there")
             break
         walk.step(frame)
         done += 1
         if on_progress is not None:
             on_progress(Progress(frame.index, done, total, walk.live_tracks, "track", time.perf_counter() - began))
+    if not at.is_walked:
+        next_frame = options.start + done if stopped_at is None else stopped_at
+        at = Position(next_frame, done, time.perf_counter() - began, stopped_at is None, source.info, source.warnings)
+        keeper.save(at)
     tracks, resolution = recorder.tracks(), Resolution((), (), (), ())
+    carried: tuple[Track, ...] = ()
     if options.identity.repair and tracks:
         if on_progress is not None:
             last = options.start + max(done - 1, 0)
             on_progress(Progress(last, done, total, walk.live_tracks, "repair", time.perf_counter() - began))
         fill_back(source, models.propagator, models.embedder, recorder, walk.births, options)
-        carried = recorder.tracks()
-        resolution = resolve(
-            carried,
-            recorder.galleries(),
-            recorder.supports(),
-            options=options.identity,
-        )
-        tracks = apply_repairs(resolution.with_confidence(carried), resolution.repairs)
+        evidence = Evidence(recorder.tracks(), recorder.galleries(), recorder.supports(), walk.camera.path)
+        if on_evidence is not None:
+            on_evidence(evidence)
+        settled = settle(evidence, options.identity, constraints=constraints)
+        if options.identity.mend_masks:
+            settled = mend(source, models.propagator, models.embedder, settled, evidence.galleries)
+        tracks, carried, resolution = settled.tracks, settled.carried, settled.resolution
     if not tracks:
         warnings.append(f"nothing found for {', '.join(repr(p) for p in phrases)}: zero tracks")
     return TrackingResult(
-        video=source.info,
+        video=at.video or source.info,
         tracks=tracks,
         encounters=resolution.encounters,
         decisions=resolution.decisions,
         repairs=resolution.repairs,
+        carried=carried,
         frames_processed=done,
         seconds=time.perf_counter() - began,
         peak_memory_mb=peak_memory_mb(),
-        warnings=(*source.warnings, *walk.warnings, *warnings),
+        warnings=(*at.warnings, *walk.warnings, *keeper.warnings, *warnings),
         settings={"prompt": prompt, "phrases": list(phrases), "shepherd": __version__, **options.as_dict()},
+        was_stopped=stopped_at is not None,
     )
+
+
+def _check_counts(options: TrackingOptions, phrases: Sequence[str]) -> None:
+    for phrase in options.identity.counts:
+        if phrase not in phrases:
+            raise OptionError(f"count of {phrase!r}: must be of a class of the prompt: {', '.join(phrases)}")
 
 
 def preview(

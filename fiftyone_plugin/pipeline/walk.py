@@ -7,7 +7,9 @@ the views. With repair off, it does plain propagation and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +19,12 @@ from fiftyone_plugin.embedders.evidence import crop_objects
 from fiftyone_plugin.geometry import box_iou, box_overlap, ellipse_mask, mask_boxes
 from fiftyone_plugin.interfaces import Embedder, PropagationSession
 from fiftyone_plugin.pipeline.associate import match
+from fiftyone_plugin.pipeline.camera import CameraWatch
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.types import BoolArray, Detections, FloatArray, Frame, FrameMasks, IntArray, Seed, Source
 
-__all__ = ["Birth", "Walk"]
+__all__ = ["STATE_CLASSES", "Birth", "Walk"]
 
 SAME_OBJECT_IOU = 0.7
 """Two masks whose boxes overlap more than this show one object."""
@@ -58,6 +61,12 @@ class _Tentative:
     box_xyxy: FloatArray
 
 
+STATE_CLASSES = (Birth, CameraWatch, _Tentative)
+"""What the state of a walk is made of, besides plain values and arrays."""
+_COLLABORATORS = frozenset({"_detector", "_session", "_embedder", "_recorder", "_options"})
+"""What a walk is given, not what it knows."""
+
+
 class Walk:
     """The state between two frames; its size depends on the live carriers only, the recorder's on what was found."""
 
@@ -85,7 +94,17 @@ class Walk:
         self._misses: dict[int, int] = {}
         self._redundant: dict[int, int] = {}
         self.births: list[Birth] = []
+        self.camera = CameraWatch()
+        """Where the camera went; nothing is seen of it with repair off."""
         self.warnings: list[str] = []
+
+    def state(self) -> dict[str, Any]:
+        """All that the next frames depend on, besides the session and the recorder."""
+        return {name: value for name, value in vars(self).items() if name not in _COLLABORATORS}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another walk with the same collaborators was."""
+        vars(self).update(state)
 
     @property
     def live_tracks(self) -> int:
@@ -100,6 +119,8 @@ class Walk:
         boxes = mask_boxes(seen.masks)
         self._record(seen, boxes, Source.PROPAGATED)
         self._watch(frame.index, seen, boxes)
+        if self._options.identity.repair:
+            self.camera.see(frame, boxes[boxes[:, 2] > boxes[:, 0]])
         if self._is_redetect_frame(frame.index):
             seen, boxes = self._look(frame, seen, boxes)
         self._collect_views(frame, seen, boxes)
@@ -148,9 +169,11 @@ class Walk:
         first = self._first if self._first is not None else frame_index
         if frame_index == first:
             return True
-        if every == 0:
+        stride = self._options.propagation.frame_stride
+        # New objects can be started only on frames that objects are carried to.
+        if every == 0 or (frame_index - first) % stride:
             return False
-        due = (frame_index - first) % every == 0
+        due = (frame_index - first) % every < stride
         called = any(f <= frame_index for f in self._pending_looks)
         if called:
             self._pending_looks = {f for f in self._pending_looks if f > frame_index}

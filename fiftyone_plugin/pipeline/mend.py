@@ -1,0 +1,462 @@
+"""Masks inside encounters, mended once it is settled who is who.
+
+A mask that runs over to a neighbour in mid-crossing and comes back leaves a few exchanged frames that no relabelling
+mends. So every object that touched another one is propagated again, backwards from the first clean frame after the
+contact, and `identity.paths` chooses frame by frame between what it has, what was carried into the encounter and what
+was carried back into it. What is chosen anew becomes a track of its own and a repair (`RepairKind.RESEED`) that puts it
+in place; everything else stays as it is, byte for byte.
+
+Reads the video backwards in pieces of a few frames. What is held grows with the frames in contact, as RLE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fiftyone_plugin.embedders.evidence import crop_objects
+from fiftyone_plugin.geometry import area_px, decode_mask, encode_mask, mask_boxes, rle_iou
+from fiftyone_plugin.identity import apply_repairs
+from fiftyone_plugin.identity.appearance import Calibration, Views, pool
+from fiftyone_plugin.identity.encounters import find_contacts, intervals
+from fiftyone_plugin.identity.paths import HIDDEN, PathOptions, Pathway, choose_paths
+from fiftyone_plugin.identity.repair import trace
+from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
+from fiftyone_plugin.pipeline.settle import Settled
+from fiftyone_plugin.types import (
+    BoolArray,
+    FloatArray,
+    Frame,
+    FrameMasks,
+    Gallery,
+    Repair,
+    RepairKind,
+    Rle,
+    Seed,
+    Source,
+    Track,
+)
+
+__all__ = ["mend"]
+
+_CONTACT_OVERLAP = 0.05
+"""Boxes that share more than this part of the smaller one touch."""
+_JOIN_FRAMES = 4
+"""Contacts of one object no further apart are one."""
+_ANCHOR_REACH_FRAMES = 8
+"""An anchor lies no further from the contact."""
+_MAX_FRAMES = 96
+"""Longer contacts are left alone: masks carried back so far are no better than those carried forward."""
+_MAX_CLUSTER_FRAMES = 160
+_READ_FRAMES = 16
+"""Frames held at once."""
+_SAME_IOU = 0.8
+"""Masks more alike than this are one mask: what is there stays."""
+_MIN_AREA_RATIO = 0.35
+"""A mask smaller than this part of the object's usual one says little about its looks."""
+_MAX_ODDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Contact:
+    """One object's stretch in contact, ``[start, stop)``, between two clean frames."""
+
+    track_id: int
+    start: int
+    stop: int
+    before: int
+    """Last clean frame with a mask, or -1."""
+    after: int
+    """First clean frame with a mask."""
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Masks of one object in one frame."""
+
+    masks: list[Rle | None] = field(default_factory=list)
+    boxes: list[FloatArray] = field(default_factory=list)
+    scores: list[tuple[float, float]] = field(default_factory=list)
+    """Probability that the object is visible, and mask score."""
+    log_odds: list[float] = field(default_factory=list)
+
+
+def mend(
+    source: FrameSource,
+    propagator: Propagator,
+    embedder: Embedder,
+    settled: Settled,
+    galleries: Mapping[int, Gallery],
+    *,
+    options: PathOptions | None = None,
+) -> Settled:
+    """Choose masks anew wherever objects touched.
+
+    Args:
+        source: The video.
+        propagator: Opens one session for every group of contacts.
+        embedder: That of the galleries.
+        settled: Who is who; returned as it is where there is nothing to mend.
+        galleries: Clean views of the propagated tracks.
+        options: Of the choice between masks.
+    """
+    tracks = [t for t in settled.tracks if t.masks is not None and len(t)]
+    if len(tracks) < 2 or settled.resolution.calibration is None:
+        return settled
+    origins = trace(settled.carried, settled.resolution.repairs)
+    looks = _looks(origins, galleries)
+    work = _Work(
+        {t.track_id: t for t in tracks},
+        {t.track_id: t for t in settled.carried},
+        origins,
+        looks,
+        settled.resolution.calibration,
+        embedder,
+        options,
+    )
+    patches: list[Track] = []
+    repairs: list[Repair] = []
+    next_id = max((t.track_id for t in (*settled.tracks, *settled.carried)), default=0) + 1
+    for cluster in _clusters(_contacts(tracks)):
+        for patch, repair in work.mend(source, propagator, cluster):
+            carried = None if patch is None else replace(patch, track_id=next_id)
+            if carried is not None:
+                patches.append(carried)
+                next_id += 1
+            continues = {carried.track_id if k == 0 and carried else k: v for k, v in repair.continues.items()}
+            relabels = {carried.track_id if k == 0 and carried else k: v for k, v in repair.relabels.items()}
+            repairs.append(replace(repair, continues=continues, relabels=relabels))
+    if not repairs:
+        return settled
+    together = sorted([*settled.resolution.repairs, *repairs], key=lambda r: (r.start, min(r.continues)))
+    numbered = tuple(replace(r, repair_id=n) for n, r in enumerate(together, start=1))
+    everything = (*settled.carried, *patches)
+    return Settled(apply_repairs(everything, numbered), everything, replace(settled.resolution, repairs=numbered))
+
+
+def _contacts(tracks: Sequence[Track]) -> list[_Contact]:
+    """Every object's stretches in contact that have a clean frame after them, by time."""
+    touching: dict[int, list[tuple[int, int]]] = {t.track_id: [] for t in tracks}
+    for contact in find_contacts(tracks, min_overlap=_CONTACT_OVERLAP):
+        for track_id in contact.track_ids:
+            touching[track_id].append((contact.start, contact.stop))
+    found = []
+    for t in tracks:
+        inside = np.zeros(int(t.frame_indices[-1]) + 2, np.bool_)
+        for start, stop in touching[t.track_id]:
+            inside[start:stop] = True
+        present = set(t.frame_indices.tolist())
+        for start, stop in intervals(np.flatnonzero(inside), max_gap=_JOIN_FRAMES):
+            clean = [f for f in range(stop, stop + _ANCHOR_REACH_FRAMES) if f in present and not inside[f]]
+            earlier = [f for f in range(start - 1, start - 1 - _ANCHOR_REACH_FRAMES, -1) if f in present]
+            if clean and stop - start <= _MAX_FRAMES:
+                found.append(_Contact(t.track_id, start, clean[0], earlier[0] if earlier else -1, clean[0]))
+    return sorted(found, key=lambda c: (c.start, c.track_id))
+
+
+def _clusters(contacts: Sequence[_Contact]) -> Iterator[list[_Contact]]:
+    """Contacts that overlap in time, together, but never over too many frames."""
+    cluster: list[_Contact] = []
+    for contact in contacts:
+        stop = max((c.stop for c in cluster), default=0)
+        if cluster and (contact.start > stop or contact.stop - cluster[0].start > _MAX_CLUSTER_FRAMES):
+            yield cluster
+            cluster = []
+        cluster.append(contact)
+    if cluster:
+        yield cluster
+
+
+def _looks(origins: Mapping[int, Mapping[int, int]], galleries: Mapping[int, Gallery]) -> dict[int, Views]:
+    """Clean views of every object, gathered from the propagated tracks that showed it."""
+    rows = {t: {f: k for k, f in enumerate(g.frame_indices.tolist())} for t, g in galleries.items()}
+    looks = {}
+    for track_id, carriers in origins.items():
+        cells = [(c, rows[c][f]) for f, c in carriers.items() if c in rows and f in rows[c]]
+        if cells:
+            views = Views(
+                np.stack([galleries[c].embeddings[k] for c, k in cells]),
+                np.array([galleries[c].weights[k] for c, k in cells], np.float32),
+                np.array([galleries[c].frame_indices[k] for c, k in cells], np.int64),
+            )
+            looks[track_id] = pool([views])
+    return looks
+
+
+class _Work:
+    """What mending one group of contacts needs to know of the whole."""
+
+    def __init__(
+        self,
+        tracks: Mapping[int, Track],
+        carried: Mapping[int, Track],
+        origins: Mapping[int, Mapping[int, int]],
+        looks: Mapping[int, Views],
+        calibration: Calibration,
+        embedder: Embedder,
+        options: PathOptions | None,
+    ) -> None:
+        self._tracks = tracks
+        self._carried = carried
+        self._origins = origins
+        self._looks = looks
+        self._calibration = calibration
+        self._embedder = embedder
+        self._options = options
+        self._rows = {t.track_id: _rows(t) for t in tracks.values()}
+        self._carried_rows = {t.track_id: _rows(t) for t in carried.values()}
+        self._areas = {
+            t.track_id: float(np.median([area_px(m) for m in t.masks[:: max(1, len(t) // 64)]]))
+            for t in tracks.values()
+            if t.masks is not None
+        }
+
+    def mend(
+        self, source: FrameSource, propagator: Propagator, cluster: Sequence[_Contact]
+    ) -> list[tuple[Track | None, Repair]]:
+        """New masks of one group of contacts, with the repairs that put them in place; new tracks have the id 0."""
+        found = self._candidates(source, propagator, cluster)
+        low, high = min(c.start for c in cluster), max(c.stop for c in cluster)
+        ids = sorted({c.track_id for c in cluster})
+        pathways = [self._pathway(i, [c for c in cluster if c.track_id == i], found, low, high) for i in ids]
+        shared = _shared_parts(ids, found, low, high)
+        paths = choose_paths(pathways, shared, self._options)
+        result: list[tuple[Track | None, Repair]] = []
+        for n, track_id in enumerate(ids):
+            for contact in (c for c in cluster if c.track_id == track_id):
+                result += self._changes(contact, paths[n], found, low)
+        return result
+
+    def _candidates(
+        self, source: FrameSource, propagator: Propagator, cluster: Sequence[_Contact]
+    ) -> dict[tuple[int, int], _Candidates]:
+        """(object, frame) to its masks there: now, carried in, carried back."""
+        found: dict[tuple[int, int], _Candidates] = {}
+        session: PropagationSession | None = None
+        last = max(c.after for c in cluster)
+        for frame in _backwards(source, min(c.start for c in cluster), last + 1):
+            session = session or propagator.open(height_px=frame.height_px, width_px=frame.width_px)
+            seen = session.advance(frame)
+            self._gather(frame, seen, [c for c in cluster if c.start <= frame.index < c.stop], found)
+            begun = [Seed(c.track_id, mask=self._mask(c.track_id, c.after)) for c in cluster if c.after == frame.index]
+            if begun:
+                session.seed(begun)
+            ended = [c.track_id for c in cluster if c.start == frame.index]
+            if ended:
+                session.drop(ended)
+        return found
+
+    def _gather(
+        self,
+        frame: Frame,
+        seen: FrameMasks,
+        contacts: Sequence[_Contact],
+        found: dict[tuple[int, int], _Candidates],
+    ) -> None:
+        backward = {int(t): k for k, t in enumerate(seen.track_ids)}
+        crops: list[tuple[_Candidates, int, int, BoolArray]] = []
+        for contact in contacts:
+            here = _Candidates()
+            found[contact.track_id, frame.index] = here
+            self._add(here, self._tracks[contact.track_id], self._rows[contact.track_id].get(frame.index))
+            carrier = self._origins[contact.track_id].get(contact.before, 0)
+            row = self._carried_rows[carrier].get(frame.index) if carrier else None
+            self._add(here, self._carried.get(carrier), row)
+            k = backward.get(contact.track_id)
+            if k is None or not seen.masks[k].any() or seen.object_scores[k] <= 0:
+                self._add(here, None, None)
+            else:
+                box = mask_boxes(seen.masks[k : k + 1])[0]
+                here.masks.append(encode_mask(seen.masks[k]))
+                here.boxes.append(box)
+                visible = float(1 / (1 + np.exp(-np.clip(seen.object_scores[k], -60, 60))))
+                here.scores.append((visible, float(seen.mask_scores[k])))
+                here.log_odds.append(0.0)
+            for c, rle in enumerate(here.masks):
+                if rle is None or area_px(rle) < _MIN_AREA_RATIO * self._areas[contact.track_id]:
+                    continue
+                same = next((d for d in range(c) if here.masks[d] is not None and _is_same(here.masks[d], rle)), None)
+                if same is None:
+                    crops.append((here, c, contact.track_id, decode_mask(rle)))
+        self._judge(frame, crops, [c.track_id for c in contacts])
+        for contact in contacts:
+            here = found[contact.track_id, frame.index]
+            for c, rle in enumerate(here.masks):
+                for d in range(c):
+                    if rle is not None and here.masks[d] is not None and _is_same(here.masks[d], rle):
+                        here.log_odds[c] = here.log_odds[d]
+                        break
+
+    def _add(self, here: _Candidates, track: Track | None, row: int | None) -> None:
+        if track is None or row is None or track.masks is None:
+            here.masks.append(None)
+            here.boxes.append(np.zeros(4, np.float32))
+            here.scores.append((0.0, 0.0))
+        else:
+            here.masks.append(track.masks[row])
+            here.boxes.append(track.boxes_xyxy[row])
+            here.scores.append((float(track.scores[row]), float(track.mask_scores[row])))
+        here.log_odds.append(0.0)
+
+    def _judge(self, frame: Frame, crops: Sequence[tuple[_Candidates, int, int, BoolArray]], ids: list[int]) -> None:
+        """What each crop says for its object, against the one among the others that it fits best."""
+        known = [t for t in ids if t in self._looks]
+        if not crops or len(known) < 2:
+            return
+        boxes = np.stack([here.boxes[c] for here, c, _, _ in crops])
+        embeddings = self._embedder.embed(crop_objects(frame, np.stack([m for *_, m in crops]), boxes))
+        views = [Views(e[None], np.ones(1, np.float32), np.array([frame.index])) for e in embeddings]
+        table = self._calibration.log_odds_table(views, [self._looks[t] for t in known])
+        for k, (here, c, track_id, _) in enumerate(crops):
+            if track_id in known:
+                own = known.index(track_id)
+                best_other = float(np.delete(table[k], own).max())
+                here.log_odds[c] = float(np.clip(table[k, own] - best_other, -_MAX_ODDS, _MAX_ODDS))
+
+    def _pathway(
+        self,
+        track_id: int,
+        contacts: Sequence[_Contact],
+        found: Mapping[tuple[int, int], _Candidates],
+        low: int,
+        high: int,
+    ) -> Pathway:
+        count = high - low
+        boxes = np.zeros((count, 3, 4), np.float32)
+        areas = np.zeros((count, 3), np.float32)
+        odds = np.zeros((count, 3), np.float32)
+        is_open = np.zeros(count, np.bool_)
+        track = self._tracks[track_id]
+        for t in range(count):
+            here = found.get((track_id, low + t))
+            if here is not None:
+                boxes[t] = here.boxes
+                areas[t] = [0 if m is None else area_px(m) for m in here.masks]
+                odds[t] = here.log_odds
+                is_open[t] = any(c.start <= low + t < c.stop and low + t != c.after for c in contacts)
+            elif (row := self._rows[track_id].get(low + t)) is not None and track.masks is not None:
+                boxes[t, 0], areas[t, 0] = track.boxes_xyxy[row], area_px(track.masks[row])
+        before, after = (self._rows[track_id].get(f) for f in (low - 1, high))
+        return Pathway(
+            boxes,
+            areas,
+            odds,
+            None if before is None else track.boxes_xyxy[before],
+            None if after is None else track.boxes_xyxy[after],
+            is_open,
+        )
+
+    def _changes(
+        self, contact: _Contact, path: np.ndarray, found: Mapping[tuple[int, int], _Candidates], low: int
+    ) -> list[tuple[Track | None, Repair]]:
+        """The stretches of one contact in which another mask was chosen, each within one propagated track."""
+        origins = self._origins[contact.track_id]
+        changed: list[tuple[int, int]] = []
+        """(frame, candidate)"""
+        for frame in range(contact.start, contact.stop):
+            choice = int(path[frame - low])
+            here = found.get((contact.track_id, frame))
+            if here is None or choice == 0 or (choice == HIDDEN and here.masks[0] is None):
+                continue
+            chosen = None if choice == HIDDEN else here.masks[choice]
+            if chosen is None or here.masks[0] is None or not _is_same(chosen, here.masks[0]):
+                changed.append((frame, choice))
+        result = []
+        for run in _runs(changed, origins):
+            result.append(self._repair(contact, run, found))
+        return result
+
+    def _repair(
+        self, contact: _Contact, run: Sequence[tuple[int, int]], found: Mapping[tuple[int, int], _Candidates]
+    ) -> tuple[Track | None, Repair]:
+        origins = self._origins[contact.track_id]
+        start, stop = run[0][0], run[-1][0] + 1
+        track = self._tracks[contact.track_id]
+        continues: dict[int, tuple[int, int] | None] = {}
+        relabels: dict[int, int | None] = {}
+        replaced = origins.get(start)
+        if replaced is not None:
+            continues[replaced], relabels[replaced] = None, None
+        shown = [(f, c, found[contact.track_id, f]) for f, c in run if c != HIDDEN]
+        patch = None
+        if shown:
+            anchor = contact.before if contact.before in origins else contact.after
+            continues[0], relabels[0] = (origins[anchor], anchor), contact.track_id
+            confidence = float(track.identity_confidence[self._rows[contact.track_id][anchor]])
+            patch = Track(
+                track_id=1,
+                phrase=track.phrase,
+                frame_indices=np.array([f for f, _, _ in shown], np.int64),
+                boxes_xyxy=np.stack([h.boxes[c] for _, c, h in shown]),
+                masks=tuple(m for m in (h.masks[c] for _, c, h in shown) if m is not None),
+                scores=np.array([h.scores[c][0] for _, c, h in shown], np.float32),
+                mask_scores=np.array([h.scores[c][1] for _, c, h in shown], np.float32),
+                identity_confidence=np.full(len(shown), confidence, np.float32),
+                sources=(Source.RESEEDED,) * len(shown),
+            )
+        reason = (
+            f"masks of track {contact.track_id} in frames {start} to {stop - 1} were propagated anew from clean frames"
+            if patch is not None
+            else f"track {contact.track_id} is hidden in frames {start} to {stop - 1}"
+        )
+        return patch, Repair(0, RepairKind.RESEED, start, stop, continues, relabels, 0.0, reason)
+
+    def _mask(self, track_id: int, frame: int) -> BoolArray:
+        masks = self._tracks[track_id].masks
+        assert masks is not None
+        return decode_mask(masks[self._rows[track_id][frame]])
+
+
+def _rows(track: Track) -> dict[int, int]:
+    return {f: k for k, f in enumerate(track.frame_indices.tolist())}
+
+
+def _is_same(a: Rle | None, b: Rle | None) -> bool:
+    return a is not None and b is not None and (a is b or float(rle_iou([a], [b])[0, 0]) >= _SAME_IOU)
+
+
+def _runs(changed: Sequence[tuple[int, int]], origins: Mapping[int, int]) -> Iterator[list[tuple[int, int]]]:
+    """Frames that follow each other and had their mask from one propagated track."""
+    run: list[tuple[int, int]] = []
+    for frame, choice in changed:
+        if run and (frame != run[-1][0] + 1 or origins.get(frame) != origins.get(run[-1][0])):
+            yield run
+            run = []
+        run.append((frame, choice))
+    if run:
+        yield run
+
+
+def _shared_parts(
+    ids: Sequence[int], found: Mapping[tuple[int, int], _Candidates], low: int, high: int
+) -> list[list[np.ndarray | None]]:
+    """Part of the smaller mask that two candidates share: N x N of float32 (T, 3, 3)."""
+    shared: list[list[np.ndarray | None]] = [[None] * len(ids) for _ in ids]
+    for n, a in enumerate(ids):
+        for m in range(n + 1, len(ids)):
+            table = np.zeros((high - low, 3, 3), np.float32)
+            for t in range(high - low):
+                here, there = found.get((a, low + t)), found.get((ids[m], low + t))
+                if here is None or there is None:
+                    continue
+                ours = [c for c in range(3) if here.masks[c] is not None]
+                theirs = [c for c in range(3) if there.masks[c] is not None]
+                if not ours or not theirs:
+                    continue
+                mine = [mask for c in ours if (mask := here.masks[c]) is not None]
+                yours = [mask for c in theirs if (mask := there.masks[c]) is not None]
+                iou = rle_iou(mine, yours)
+                area_a, area_b = (np.array([area_px(x) for x in group], np.float64) for group in (mine, yours))
+                both = iou / (1 + iou) * (area_a[:, None] + area_b[None])
+                table[t][np.ix_(ours, theirs)] = both / np.maximum(np.minimum(area_a[:, None], area_b[None]), 1)
+            if table.any():
+                shared[n][m], shared[m][n] = table, table.transpose(0, 2, 1)
+    return shared
+
+
+def _backwards(source: FrameSource, low: int, high: int) -> Iterator[Frame]:
+    """Frames ``[low, high)`` from the last to the first."""
+    for stop in range(high, low, -_READ_FRAMES):
+        yield from reversed(list(source.frames(max(low, stop - _READ_FRAMES), stop)))
