@@ -1,5 +1,8 @@
 """Measuring tracks against ground truth: HOTA, CLEAR, identity F1, and what happened at encounters.
 
+What asks a special question is a module of its own: `encounters` (swaps, returns, what a repair changed), `decisions`
+(were repairs right, is confidence calibrated) and `consistency` (without ground truth).
+
     scores = evaluate(ground_truth, predictions)
     print(scores.as_dict()["HOTA"])
 

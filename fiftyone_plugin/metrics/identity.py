@@ -18,11 +18,20 @@ from fiftyone_plugin.metrics.clear import match_frames
 from fiftyone_plugin.metrics.similarity import Similarity, pair_tracks
 from fiftyone_plugin.types import Track
 
-__all__ = ["IdentityReport", "identity_report"]
+__all__ = [
+    "History",
+    "IdentityReport",
+    "Interval",
+    "Matches",
+    "absence_intervals",
+    "identity_report",
+    "match_histories",
+    "touching_intervals",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
+class History:
     """The matches of one object."""
 
     frames: list[int] = field(default_factory=list)
@@ -31,7 +40,7 @@ class _History:
     """Predicted ids, one a frame."""
 
 
-Matches = dict[int, _History]
+Matches = dict[int, History]
 """By object id."""
 
 
@@ -141,13 +150,13 @@ def identity_report(
         max_apart_iou: Box IoU up to which two objects count as apart, in [0, 1).
         max_interruption_frames: Frames apart that do not end an encounter, 0 or more.
     """
-    first, switches_before = _matches(ground_truth, before, similarity, per_class)
-    second, switches_after = _matches(ground_truth, after, similarity, per_class)
+    first, switches_before = match_histories(ground_truth, before, similarity, per_class)
+    second, switches_after = match_histories(ground_truth, after, similarity, per_class)
     repaired, harmed, still_wrong, links = _compare_links(first, second)
-    encounters = _encounters(ground_truth, max_apart_iou, max_interruption_frames)
+    encounters = touching_intervals(ground_truth, max_apart_iou, max_interruption_frames)
     judged_before, swaps_before = _count_swaps(encounters, first)
     judged_after, swaps_after = _count_swaps(encounters, second)
-    absences = _absences(ground_truth, min_absence_frames)
+    absences = absence_intervals(ground_truth, min_absence_frames)
     returns_before, recalled_before = _count_recalled(absences, first)
     returns_after, recalled_after = _count_recalled(absences, second)
     return IdentityReport(
@@ -171,7 +180,7 @@ def identity_report(
 
 
 @dataclass(frozen=True, slots=True)
-class _Interval:
+class Interval:
     """Frames ``[start, stop)`` of one or two objects."""
 
     object_ids: tuple[int, ...]
@@ -185,12 +194,12 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _matches(
+def match_histories(
     ground_truth: Sequence[Track], predictions: Sequence[Track], similarity: Similarity, per_class: bool
 ) -> tuple[Matches, int]:
     """Who is matched with whom, and CLEAR's number of ID switches."""
     pairing = pair_tracks(ground_truth, predictions, similarity=similarity, per_class=per_class)
-    matches: Matches = {object_id: _History() for object_id in pairing.object_ids}
+    matches: Matches = {object_id: History() for object_id in pairing.object_ids}
     switches = 0
     for found in match_frames(pairing):
         for row, column in zip(found.objects.tolist(), found.predictions.tolist(), strict=True):
@@ -218,7 +227,8 @@ def _compare_links(before: Matches, after: Matches) -> tuple[int, int, int, int]
     return repaired, harmed, still_wrong, links
 
 
-def _encounters(ground_truth: Sequence[Track], max_apart_iou: float, max_interruption: int) -> list[_Interval]:
+def touching_intervals(ground_truth: Sequence[Track], max_apart_iou: float, max_interruption: int) -> list[Interval]:
+    """When two objects of one phrase overlap by more than `max_apart_iou`, interruptions of so many frames included."""
     found = []
     for a, b in combinations(ground_truth, 2):
         if a.phrase != b.phrase:
@@ -232,7 +242,7 @@ def _encounters(ground_truth: Sequence[Track], max_apart_iou: float, max_interru
         stretches = np.split(touching, cuts)
         ends = [*(int(s[0]) for s in stretches[1:]), last]
         for stretch, until in zip(stretches, ends, strict=True):
-            found.append(_Interval((a.track_id, b.track_id), int(stretch[0]), int(stretch[-1]) + 1, until))
+            found.append(Interval((a.track_id, b.track_id), int(stretch[0]), int(stretch[-1]) + 1, until))
     return found
 
 
@@ -244,18 +254,19 @@ def _paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(both, union, out=np.zeros_like(both), where=union > 0))
 
 
-def _absences(ground_truth: Sequence[Track], min_frames: int) -> list[_Interval]:
+def absence_intervals(ground_truth: Sequence[Track], min_frames: int) -> list[Interval]:
+    """When an object that comes back is not there, for so many frames at least."""
     found = []
     for track in ground_truth:
         gaps = np.flatnonzero(np.diff(track.frame_indices) > min_frames)
         starts = (track.frame_indices[gaps] + 1).tolist()
         stops = track.frame_indices[gaps + 1].tolist()
         untils = [*starts[1:], int(track.frame_indices[-1]) + 1] if len(gaps) else []
-        found += [_Interval((track.track_id,), *limits) for limits in zip(starts, stops, untils, strict=True)]
+        found += [Interval((track.track_id,), *limits) for limits in zip(starts, stops, untils, strict=True)]
     return found
 
 
-def _around(interval: _Interval, history: _History) -> tuple[int | None, int | None]:
+def _around(interval: Interval, history: History) -> tuple[int | None, int | None]:
     """The predicted ids at the last match before an interval and at the first one after it."""
     before = bisect_left(history.frames, interval.start) - 1
     after = bisect_left(history.frames, interval.stop)
@@ -266,11 +277,11 @@ def _around(interval: _Interval, history: _History) -> tuple[int | None, int | N
     )
 
 
-def _count_swaps(encounters: list[_Interval], matches: Matches) -> tuple[int, int]:
+def _count_swaps(encounters: list[Interval], matches: Matches) -> tuple[int, int]:
     """Number of encounters judged, and of those swapped."""
     judged = swapped = 0
     for encounter in encounters:
-        (a0, a1), (b0, b1) = (_around(encounter, matches.get(i, _History())) for i in encounter.object_ids)
+        (a0, a1), (b0, b1) = (_around(encounter, matches.get(i, History())) for i in encounter.object_ids)
         if None in (a0, a1, b0, b1):
             continue
         judged += 1
@@ -278,11 +289,11 @@ def _count_swaps(encounters: list[_Interval], matches: Matches) -> tuple[int, in
     return judged, swapped
 
 
-def _count_recalled(absences: list[_Interval], matches: Matches) -> tuple[int, int]:
+def _count_recalled(absences: list[Interval], matches: Matches) -> tuple[int, int]:
     """Number of returns judged, and of those recalled."""
     judged = recalled = 0
     for absence in absences:
-        before, after = _around(absence, matches.get(absence.object_ids[0], _History()))
+        before, after = _around(absence, matches.get(absence.object_ids[0], History()))
         judged += before is not None
         recalled += before is not None and after == before
     return judged, recalled
