@@ -8,7 +8,7 @@ App; the library's are 0-based and half-open.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from fiftyone_plugin.config import (
 )
 from fiftyone_plugin.detectors.prompt import parse_prompt
 from fiftyone_plugin.errors import InputError, OptionError
+from fiftyone_plugin.jobs import duration
 
 if TYPE_CHECKING:
     from fiftyone_plugin.labels import FrameCount
@@ -116,7 +117,10 @@ def options_of(params: Mapping[str, Any]) -> TrackingOptions:
             redetect_every_frames=int(_number(params, "redetect_every", association.redetect_every_frames)),
             max_tracks=int(_number(params, "max_tracks", association.max_tracks)),
         ),
-        identity=IdentityOptions(repair=bool(params.get("repair", identity.repair))),
+        identity=IdentityOptions(
+            repair=bool(params.get("repair", identity.repair)),
+            min_margin=_number(params, "min_margin", identity.min_margin),
+        ),
         start=start,
         stop=stop,
         device=text_of(params, "device", "auto"),
@@ -165,7 +169,7 @@ def _read_as(phrases: tuple[str, ...]) -> str:
     return f"Looks for one class: {names}" if len(phrases) == 1 else f"Looks for {len(phrases)} classes: {names}"
 
 
-def add_models(inputs: types.Object, params: Mapping[str, Any], *, only_detector: bool = False) -> None:
+def add_models(inputs: types.Object, params: Mapping[str, Any], *, kinds: Sequence[str] = tuple(_KINDS)) -> None:
     """Ask for the models: a preset, or single backends."""
     choices = types.RadioGroup()
     for name in (*PRESETS, CUSTOM):
@@ -173,7 +177,7 @@ def add_models(inputs: types.Object, params: Mapping[str, Any], *, only_detector
     inputs.enum("models", choices.values(), default="bundled", label="Models", view=choices)
     if text_of(params, "models", "bundled") != CUSTOM:
         return
-    for kind in ["detector"] if only_detector else list(_KINDS):
+    for kind in kinds:
         error = _backend_error(_KINDS[kind], text_of(params, kind, getattr(ModelChoice(), kind)))
         view = types.AutocompleteView(allow_user_input=True)
         for spec in _specs(_KINDS[kind]):
@@ -206,7 +210,7 @@ def _backend_error(kind: str, spec: str) -> str:
     return f"{spec}: must be one of {', '.join(entry.variants) or name}, or a local directory with the weights"
 
 
-def add_models_notes(inputs: types.Object, params: Mapping[str, Any], *, only_detector: bool = False) -> None:
+def add_models_notes(inputs: types.Object, params: Mapping[str, Any], *, kinds: Sequence[str] = tuple(_KINDS)) -> None:
     """Say which weights are on disk and which would be downloaded."""
     chosen, error = attempt(lambda: model_choice(params))
     if chosen is None:
@@ -221,9 +225,7 @@ def add_models_notes(inputs: types.Object, params: Mapping[str, Any], *, only_de
             ),
         )
         return
-    missing = [
-        found for kind in (["detector"] if only_detector else _KINDS) if (found := _missing(getattr(chosen, kind)))
-    ]
+    missing = [found for kind in kinds if (found := _missing(getattr(chosen, kind)))]
     if missing:
         inputs.view(
             "models_missing",
@@ -361,13 +363,6 @@ def seconds_per_frame(models: ModelChoice, *, device: str, measured: float | Non
     # Asked only here, because it imports torch and would make the first form slow.
     is_cpu = registry.resolve_device(device) == "cpu"
     return _SECONDS_PER_FRAME["hub on a CPU" if is_cpu else "hub on a GPU"]
-
-
-def duration(seconds: float) -> str:
-    """A duration to the precision that an estimate has: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def attempt(make: Callable[[], Any]) -> tuple[Any, str]:

@@ -36,8 +36,8 @@ class PreviewPrompt(foo.Operator):
         """The form."""
         inputs = types.Object()
         forms.add_prompt(inputs, ctx.params)
-        forms.add_models(inputs, ctx.params, only_detector=True)
-        forms.add_models_notes(inputs, ctx.params, only_detector=True)
+        forms.add_models(inputs, ctx.params, kinds=("detector",))
+        forms.add_models_notes(inputs, ctx.params, kinds=("detector",))
         forms.add_detection(inputs)
         inputs.int(
             "frames", label="Frames", description="Spread over the video", default=DEFAULT_FRAMES, min=1, max=MAX_FRAMES

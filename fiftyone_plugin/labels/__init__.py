@@ -4,12 +4,31 @@ Knows nothing of models. Importing this package imports FiftyOne, so the rest of
 dataset is at hand. FiftyOne's frame numbers are 1-based, our frame indices 0-based; the shift happens in here.
 
 `media` finds what can be tracked in a dataset, `conversion` turns tracks into detections and back, `events` says what
-happened to the tracks, `ownership` guards the labels of others, `storage` writes and reads.
+happened to the tracks, `ownership` guards the labels of others, `storage` writes and reads. `edits` is what a person
+changes (`table`, `journal`, `lineage` and `undone` are its parts), `review` what a person should look at.
 """
 
 from __future__ import annotations
 
+from fiftyone_plugin.labels.curation import save_views
+from fiftyone_plugin.labels.edits import (
+    Edit,
+    EditKind,
+    accept,
+    delete,
+    history,
+    lock,
+    merge,
+    redo,
+    relabel,
+    split,
+    swap,
+    undo,
+    undo_repair,
+)
+from fiftyone_plugin.labels.evaluation import Evaluation, evaluate_field
 from fiftyone_plugin.labels.events import Event, as_plain, events_of, summary_of
+from fiftyone_plugin.labels.exchange import Exchanged, export_field, import_field
 from fiftyone_plugin.labels.media import (
     FrameCount,
     count_frames,
@@ -32,33 +51,67 @@ from fiftyone_plugin.labels.ownership import (
     measured_seconds_per_frame,
     require_writable,
 )
-from fiftyone_plugin.labels.storage import color_by_instance, read_summary, read_tracks, write_tracks
+from fiftyone_plugin.labels.prompts import has_prompts, object_prompts, prompt_fields
+from fiftyone_plugin.labels.review import ReviewItem, review_items, review_progress
+from fiftyone_plugin.labels.storage import (
+    color_by_instance,
+    read_constraints,
+    read_summary,
+    read_tracks,
+    write_tracks,
+)
 
 __all__ = [
+    "Edit",
+    "EditKind",
+    "Evaluation",
     "Event",
+    "Exchanged",
     "FieldState",
     "FrameCount",
+    "ReviewItem",
+    "accept",
     "as_plain",
     "color_by_instance",
     "count_frames",
     "dataset_of",
     "default_run_key",
+    "delete",
     "describe",
+    "evaluate_field",
     "events_field",
     "events_of",
+    "export_field",
     "field_state",
+    "has_prompts",
+    "history",
+    "import_field",
     "load_dataset",
+    "lock",
     "measured_seconds_per_frame",
+    "merge",
+    "object_prompts",
     "open_group",
     "open_sample",
     "open_target",
+    "prompt_fields",
+    "read_constraints",
     "read_summary",
     "read_tracks",
+    "redo",
+    "relabel",
     "require_writable",
+    "review_items",
+    "review_progress",
+    "save_views",
     "sources",
+    "split",
     "summary_of",
+    "swap",
     "target_id",
     "targets",
+    "undo",
+    "undo_repair",
     "video_target",
     "write_tracks",
 ]

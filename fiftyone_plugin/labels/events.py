@@ -12,9 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from fiftyone_plugin.types import EncounterKind, Outcome, Repair, RepairKind, Track, TrackingResult
+from fiftyone_plugin.labels.lineage import lineage_of, spans_of
+from fiftyone_plugin.types import EncounterKind, Outcome, RepairKind, Track, TrackingResult
 
-__all__ = ["Event", "EventKind", "as_plain", "events_of", "frame_range", "gaps_of", "summary_of"]
+__all__ = [
+    "Event",
+    "EventKind",
+    "as_plain",
+    "current_id",
+    "events_of",
+    "events_of_summary",
+    "frame_range",
+    "gaps_of",
+    "ids_of_encounter",
+    "marks_of",
+    "summary_of",
+    "track_line",
+]
 
 
 class EventKind(StrEnum):
@@ -33,6 +47,10 @@ class EventKind(StrEnum):
     MASKS_REPAIRED = "masks_repaired"
     NEEDS_REVIEW = "needs_review"
     """The evidence was too weak to decide: a person should look."""
+    REVIEWED = "reviewed"
+    """A person looked, and settled it."""
+    REPAIR_UNDONE = "repair_undone"
+    """A person took a repair back."""
 
 
 REPAIR_EVENTS: Mapping[RepairKind, EventKind] = {
@@ -62,6 +80,9 @@ class Event:
     """Probability in [0, 1] that the identities are right, as they stand."""
     reason: str = ""
     encounter_id: int | None = None
+    repair_id: int | None = None
+    review: str | None = None
+    """What a person said: ``accepted``, ``edited`` or ``undone``."""
 
 
 def frame_range(result: TrackingResult) -> tuple[int, int]:
@@ -82,72 +103,121 @@ def gaps_of(track: Track) -> list[tuple[int, int]]:
 
 def events_of(result: TrackingResult) -> tuple[Event, ...]:
     """Everything worth a mark on the timeline, in the order of time."""
-    start, stop = frame_range(result)
-    found = [*_comings_and_goings(result, start, stop), *_repairs(result, stop), *_reviews(result)]
+    return events_of_summary(summary_of(result))
+
+
+def events_of_summary(summary: Mapping[str, Any]) -> tuple[Event, ...]:
+    """The same from what is kept with a run, so also after a person's edits (see `edits`)."""
+    found = [*_comings_and_goings(summary), *_repairs(summary), *_reviews(summary)]
     return tuple(sorted(found, key=lambda event: (event.start, event.stop, event.kind)))
 
 
-def _comings_and_goings(result: TrackingResult, start: int, stop: int) -> Iterator[Event]:
-    for track in result.tracks:
-        if not len(track):
-            continue
-        ids = (track.track_id,)
-        first, after = int(track.frame_indices[0]), int(track.frame_indices[-1]) + 1
-        if first > start:
-            yield Event(EventKind.BIRTH, first, first + 1, ids)
-        for gap_start, gap_stop in gaps_of(track):
+def marks_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person said about a run's conclusions.
+
+    Returns:
+        ``reviews``: encounter id (as text) to what became of it, ``accepted``, ``edited`` or ``undone``; ``repairs``:
+        the same by repair id; ``locked``: ids of the tracks that may not change; ``undone_repairs``: ids. Always new.
+    """
+    marks = summary.get("marks", {})
+    return {
+        "reviews": dict(marks.get("reviews", {})),
+        "repairs": dict(marks.get("repairs", {})),
+        "locked": list(marks.get("locked", [])),
+        "undone_repairs": list(marks.get("undone_repairs", [])),
+    }
+
+
+def current_id(summary: Mapping[str, Any], carrier: int, frame: int) -> int | None:
+    """What a propagated track is called now, on a frame or on the nearest one where it is among the labels.
+
+    Args:
+        summary: Of `summary_of`, kept up to date by `edits`.
+        carrier: Id of a propagated track, as encounters and `Repair.continues` name it.
+        frame: 0-based.
+    """
+    spans = summary.get("carriers", {}).get(str(carrier), [])
+    if not spans:
+        known = {line["track_id"] for line in summary["tracks"]}
+        return carrier if carrier in known and not summary.get("carriers") else None
+    nearest = min(spans, key=lambda s: 0 if s[0] <= frame < s[1] else min(abs(s[0] - frame), abs(s[1] - 1 - frame)))
+    return int(nearest[2])
+
+
+def _comings_and_goings(summary: Mapping[str, Any]) -> Iterator[Event]:
+    start, stop = summary["start"], summary["stop"]
+    for line in summary["tracks"]:
+        ids = (line["track_id"],)
+        if line["start"] > start:
+            yield Event(EventKind.BIRTH, line["start"], line["start"] + 1, ids)
+        for gap_start, gap_stop in line["gaps"]:
             yield Event(EventKind.LOSS, gap_start, gap_stop, ids)
-        if after < stop:
-            yield Event(EventKind.LOSS, after, stop, ids)
+        if line["stop"] < stop:
+            yield Event(EventKind.LOSS, line["stop"], stop, ids)
 
 
-def _repairs(result: TrackingResult, stop: int) -> Iterator[Event]:
-    decisions = {decision.encounter.encounter_id: decision for decision in result.decisions}
-    for repair in result.repairs:
-        decision = None if repair.encounter_id is None else decisions.get(repair.encounter_id)
-        kind = REPAIR_EVENTS[repair.kind]
-        if decision is None:
-            yield Event(kind, repair.start, _stop(repair, stop), _ids(repair), None, repair.margin, None, repair.reason)
-            continue
-        encounter = decision.encounter
-        if kind is EventKind.REASSIGNED and encounter.kind is EncounterKind.RETURN:
+def _repairs(summary: Mapping[str, Any]) -> Iterator[Event]:
+    decisions = {decision["encounter"]["encounter_id"]: decision for decision in summary["decisions"]}
+    marks = marks_of(summary)
+    for repair in summary["repairs"]:
+        decision = None if repair["encounter_id"] is None else decisions.get(repair["encounter_id"])
+        encounter = None if decision is None else decision["encounter"]
+        kind = REPAIR_EVENTS[RepairKind(repair["kind"])]
+        if kind is EventKind.REASSIGNED and encounter and encounter["kind"] == EncounterKind.RETURN:
             kind = EventKind.RETURN_RECOGNISED
+        if repair["repair_id"] in marks["undone_repairs"]:
+            kind = EventKind.REPAIR_UNDONE
+        end = summary["stop"] if repair["stop"] is None else repair["stop"]
         yield Event(
             kind=kind,
-            start=encounter.start,
-            stop=encounter.stop,
-            track_ids=_ids(repair),
-            decision=decision.outcome,
-            margin=repair.margin,
-            confidence=decision.confidence,
-            reason=repair.reason,
-            encounter_id=encounter.encounter_id,
+            start=encounter["start"] if encounter else repair["start"],
+            stop=encounter["stop"] if encounter else max(end, repair["start"] + 1),
+            track_ids=_ids_of_repair(summary, repair),
+            decision=Outcome(decision["outcome"]) if decision else None,
+            margin=repair["margin"],
+            confidence=decision["confidence"] if decision else None,
+            reason=repair["reason"],
+            encounter_id=encounter["encounter_id"] if encounter else None,
+            repair_id=repair["repair_id"],
+            review=marks["repairs"].get(str(repair["repair_id"])),
         )
 
 
-def _reviews(result: TrackingResult) -> Iterator[Event]:
-    for decision in result.needs_review:
-        encounter = decision.encounter
+def _reviews(summary: Mapping[str, Any]) -> Iterator[Event]:
+    marks = marks_of(summary)
+    doubtful = [d for d in summary["decisions"] if d["outcome"] == Outcome.ABSTAIN]
+    for decision in sorted(doubtful, key=lambda d: d["confidence"]):
+        encounter = decision["encounter"]
+        review = marks["reviews"].get(str(encounter["encounter_id"]))
         yield Event(
-            kind=EventKind.NEEDS_REVIEW,
-            start=encounter.start,
-            stop=encounter.stop,
-            track_ids=encounter.track_ids,
-            decision=decision.outcome,
-            margin=decision.margin,
-            confidence=decision.confidence,
-            reason=f"{encounter.kind} of {encounter.phrase}: the evidence is too weak to decide",
-            encounter_id=encounter.encounter_id,
+            kind=EventKind.NEEDS_REVIEW if review is None else EventKind.REVIEWED,
+            start=encounter["start"],
+            stop=encounter["stop"],
+            track_ids=ids_of_encounter(summary, encounter),
+            decision=Outcome.ABSTAIN,
+            margin=decision["margin"],
+            confidence=decision["confidence"],
+            reason=f"{encounter['kind']} of {encounter['phrase']}: the evidence is too weak to decide",
+            encounter_id=encounter["encounter_id"],
+            review=review,
         )
 
 
-def _stop(repair: Repair, end: int) -> int:
-    return max(end if repair.stop is None else repair.stop, repair.start + 1)
+def ids_of_encounter(summary: Mapping[str, Any], encounter: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tracks of an encounter as they are called now, before it and after it."""
+    edges = (encounter["start"], encounter["stop"])
+    found = {current_id(summary, carrier, frame) for carrier in encounter["track_ids"] for frame in edges}
+    return tuple(sorted(i for i in found if i is not None)) or tuple(encounter["track_ids"])
 
 
-def _ids(repair: Repair) -> tuple[int, ...]:
-    """The tracks a repair touched, by the ids they have in the result."""
-    return tuple(sorted({after if after is not None else before for before, after in repair.relabels.items()}))
+def _ids_of_repair(summary: Mapping[str, Any], repair: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tracks that a repair touched, as they are called now; as they came out of the run where that is not known."""
+    carriers = summary.get("carriers")
+    if carriers:
+        found = {current_id(summary, int(carrier), repair["start"]) for carrier in repair["continues"]}
+        return tuple(sorted(i for i in found if i is not None))
+    relabels = {int(before): after for before, after in repair["relabels"].items()}
+    return tuple(sorted({after if after is not None else before for before, after in relabels.items()}))
 
 
 def summary_of(result: TrackingResult) -> dict[str, Any]:
@@ -166,15 +236,31 @@ def summary_of(result: TrackingResult) -> dict[str, Any]:
         "frames": result.frames_processed,
         "seconds": result.seconds,
         "settings": as_plain(result.settings),
-        "tracks": [_track_line(track) for track in result.tracks if len(track)],
+        "tracks": [track_line(track) for track in result.tracks if len(track)],
         "encounters": as_plain(result.encounters),
         "decisions": as_plain(result.decisions),
         "repairs": as_plain(result.repairs),
+        "carriers": _carriers(result),
         "warnings": list(result.warnings),
     }
 
 
-def _track_line(track: Track) -> dict[str, Any]:
+def _carriers(result: TrackingResult) -> dict[str, list[list[int]]]:
+    """How the propagated tracks are called in the result, stretch by stretch; empty where nobody kept them."""
+    if not result.carried:
+        return {}
+    lineage = lineage_of(result)
+    if lineage is not None:
+        return spans_of(lineage.assign(result.repairs))
+    return {str(t.track_id): [[*_ends(t), t.track_id]] for t in result.carried if len(t)}
+
+
+def _ends(track: Track) -> tuple[int, int]:
+    return int(track.frame_indices[0]), int(track.frame_indices[-1]) + 1
+
+
+def track_line(track: Track) -> dict[str, Any]:
+    """What a summary says of one track with at least one frame."""
     return {
         "track_id": track.track_id,
         "phrase": track.phrase,

@@ -9,7 +9,9 @@ One process writes to a field at a time; the record of a run is read, changed an
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -28,9 +30,11 @@ __all__ = [
     "field_state",
     "finish",
     "labels_path",
-    "load_summaries",
+    "load_summary",
     "measured_seconds_per_frame",
     "require_writable",
+    "save_summary",
+    "stats_field",
 ]
 
 METHOD = "shepherd"
@@ -47,6 +51,18 @@ EVENT_ATTRIBUTES: Mapping[str, Any] = {
     "margin": fo.FloatField,
     "reason": fo.StringField,
     "encounter_id": fo.IntField,
+    "repair_id": fo.IntField,
+    "review": fo.StringField,
+}
+
+
+STATS: Mapping[str, Any] = {
+    "tracks": fo.IntField,
+    "repairs": fo.IntField,
+    "returns": fo.IntField,
+    "needs_review": fo.IntField,
+    "reviewed": fo.IntField,
+    "min_identity_confidence": fo.FloatField,
 }
 
 
@@ -80,6 +96,11 @@ def events_field(field: str) -> str:
     return f"{field}_events"
 
 
+def stats_field(field: str) -> str:
+    """The sample field with the numbers of a label field: how many tracks, repairs, doubts."""
+    return f"{field.removeprefix('frames.')}_stats"
+
+
 def labels_path(dataset: Any, field: str) -> str:
     """Where the labels lie: ``frames.<field>`` in datasets with videos, else ``<field>``.
 
@@ -102,9 +123,10 @@ def field_state(dataset: Any, field: str, *, run_key: str | None = None) -> Fiel
     name = path.removeprefix("frames.")
     key = run_key or default_run_key(name)
     existing = [found for found in map(dataset.get_field, (path, events_field(name))) if found is not None]
-    is_marked = all((found.info or {}).get(MARK) == key for found in existing)
+    stats = dataset.get_field(stats_field(name))
+    is_marked = all((found.info or {}).get(MARK) == key for found in (*existing, stats) if found is not None)
     if not existing or not is_marked or not dataset.has_run(key):
-        return FieldState(name, key, exists=bool(existing), is_ours=False)
+        return FieldState(name, key, exists=bool(existing) or not is_marked, is_ours=False)
     config = dataset.get_run_info(key).config
     return FieldState(
         field=name,
@@ -130,8 +152,9 @@ def require_writable(
     state = field_state(dataset, field, run_key=run_key)
     if state.exists and not state.is_ours:
         raise FieldConflictError(
-            f"field {state.field!r} (or {events_field(state.field)!r}) of dataset {dataset.name!r} exists and was not "
-            "made by this run; labels of others are never overwritten: give another field name"
+            f"field {state.field!r} (or {events_field(state.field)!r}, {stats_field(state.field)!r}) of dataset "
+            f"{dataset.name!r} exists and was not made by this run; labels of others are never overwritten: give "
+            "another field name"
         )
     done = state.finished.intersection(target_ids)
     if done and not overwrite:
@@ -160,6 +183,12 @@ def claim(dataset: Any, state: FieldState, target_id: str, settings: Mapping[str
         dataset.add_sample_field(f"{events}.{items}.{name}", kind)
     dataset.add_sample_field(f"{events}.{items}.track_ids", fo.ListField, subfield=fo.IntField)
 
+    stats, about = stats_field(state.field), f"What became of the tracks of {state.field!r}, to filter and sort by"
+    kind = fo.DynamicEmbeddedDocument
+    dataset.add_sample_field(stats, fo.EmbeddedDocumentField, embedded_doc_type=kind, description=about, **mark)
+    for name, kind in STATS.items():
+        dataset.add_sample_field(f"{stats}.{name}", kind)
+
 
 def _register(dataset: Any, state: FieldState, target_id: str, settings: Mapping[str, Any]) -> None:
     values = {
@@ -187,13 +216,20 @@ def finish(
     """Record the summary of a target, and that it is completely written unless the run was stopped in its middle."""
     if summary["frames"]:
         _update(dataset, state.run_key, {"seconds_per_frame": summary["seconds"] / summary["frames"]})
-    summaries = {**load_summaries(dataset, state.run_key), target_id: summary}
-    results = dataset.init_run_results(state.run_key, summaries=summaries)
-    dataset.save_run_results(state.run_key, results, cache=False)
+    save_summary(dataset, state.run_key, target_id, summary)
     if not is_complete:
         return
     config = dataset.get_run_info(state.run_key).config
     _update(dataset, state.run_key, {"finished": sorted({*config.finished, target_id})})
+
+
+def save_summary(dataset: Any, run_key: str, target_id: str, summary: Mapping[str, Any]) -> None:
+    """Replace what a run keeps of one target."""
+    # With the run, because FiftyOne takes runs along when a dataset is cloned or exported; packed, because the results
+    # of a run are rewritten as a whole, and FiftyOne walks over every value in them.
+    packed = base64.b64encode(zlib.compress(json.dumps(summary).encode())).decode("ascii")
+    results = dataset.init_run_results(run_key, summaries={**_packed_summaries(dataset, run_key), target_id: packed})
+    dataset.save_run_results(run_key, results, cache=False)
 
 
 def measured_seconds_per_frame(dataset: Any, models: Mapping[str, str]) -> float | None:
@@ -206,11 +242,21 @@ def measured_seconds_per_frame(dataset: Any, models: Mapping[str, str]) -> float
     return None
 
 
-def load_summaries(dataset: Any, run_key: str) -> dict[str, Any]:
-    """Summaries of a run by target id, as `events.summary_of` made them; empty where there is no such run."""
+def load_summary(dataset: Any, run_key: str, target_id: str) -> dict[str, Any] | None:
+    """What a run keeps of one target, as `events.summary_of` made it; None where there is no such run or target."""
+    packed = _packed_summaries(dataset, run_key).get(target_id)
+    return None if packed is None else json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def _packed_summaries(dataset: Any, run_key: str) -> dict[str, str]:
     if not dataset.has_run(run_key):
         return {}
-    results = dataset.load_run_results(run_key, cache=False, load_view=False)
+    try:
+        results = dataset.load_run_results(run_key, cache=False, load_view=False)
+    except AttributeError:
+        # FiftyOne remembers which file the results are in, and trips over it when another process has replaced them.
+        dataset.reload()
+        results = dataset.load_run_results(run_key, cache=False, load_view=False)
     return {} if results is None else dict(results.summaries)
 
 

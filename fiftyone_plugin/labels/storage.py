@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any
 
 import fiftyone as fo
@@ -11,8 +13,12 @@ from mongoengine.errors import OperationError
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from fiftyone_plugin.errors import FieldConflictError, OutputError, TrackFileError
+from fiftyone_plugin.identity.constraints import Constraint, as_dict, from_dict
 from fiftyone_plugin.labels.conversion import detections_of, tracks_of
-from fiftyone_plugin.labels.events import Event, events_of, frame_range, summary_of
+from fiftyone_plugin.labels.curation import write_stats
+from fiftyone_plugin.labels.events import Event, as_plain, events_of_summary, frame_range, summary_of
+from fiftyone_plugin.labels.journal import forget_edits, load_journal, save_lineage
+from fiftyone_plugin.labels.lineage import lineage_of
 from fiftyone_plugin.labels.media import collection_of, dataset_of, describe, frame_size_px, is_group, target_id
 from fiftyone_plugin.labels.ownership import (
     claim,
@@ -20,12 +26,12 @@ from fiftyone_plugin.labels.ownership import (
     events_field,
     finish,
     labels_path,
-    load_summaries,
+    load_summary,
     require_writable,
 )
 from fiftyone_plugin.types import Track, TrackingResult
 
-__all__ = ["color_by_instance", "read_summary", "read_tracks", "write_tracks"]
+__all__ = ["color_by_instance", "read_constraints", "read_summary", "read_tracks", "write_events", "write_tracks"]
 
 CHUNK_FRAMES = 200
 """Frames written at once: bounds the memory that dense masks take, at no measurable cost in time."""
@@ -68,9 +74,14 @@ def write_tracks(
         claim(dataset, state, key, result.settings, is_video=not is_group(target))
         if key in state.started:
             _clear(collection, path, events_field(state.field))
-        _write_detections(target, collection, path, result)
-        _write_events(target, collection, events_field(state.field), events_of(result))
-        finish(dataset, state, key, summary_of(result), is_complete=is_complete)
+        _write_detections(target, collection, path, result, instances_of(result, state.field))
+        # What a person said of an earlier run still holds; the labels that it was said of are gone.
+        summary = {**summary_of(result), "constraints": [as_dict(c) for c in read_constraints(target, field, key)]}
+        forget_edits(target, state.field)
+        save_lineage(target, state.field, lineage_of(result))
+        write_events(target, state.field, events_of_summary(summary))
+        write_stats(target, state.field, summary)
+        finish(dataset, state, key, summary, is_complete=is_complete)
 
 
 def read_tracks(target: Any, field: str) -> tuple[Track, ...]:
@@ -108,8 +119,22 @@ def read_tracks(target: Any, field: str) -> tuple[Track, ...]:
 def read_summary(target: Any, field: str, *, run_key: str | None = None) -> dict[str, Any] | None:
     """The summary that the field's run keeps of a target (see `summary_of`), or None."""
     key = run_key or default_run_key(field.removeprefix("frames."))
-    found = load_summaries(dataset_of(target), key).get(target_id(target))
-    return None if found is None else dict(found)
+    return load_summary(dataset_of(target), key, target_id(target))
+
+
+def read_constraints(target: Any, field: str, target_key: str | None = None) -> tuple[Constraint, ...]:
+    """What a person said about the identities in a field of ours, in all edits that were not undone, oldest first.
+
+    Args:
+        target: A video sample of a dataset, or the view of one image sequence.
+        field: Name of the label field, without ``frames.``.
+        target_key: The target's id, where it is known already.
+    """
+    name = field.removeprefix("frames.")
+    key = target_key or target_id(target)
+    summary = load_summary(dataset_of(target), default_run_key(name), key) or {}
+    said = [constraint for entry in load_journal(target, name).done for constraint in entry.constraints]
+    return tuple(from_dict(plain) for plain in (*summary.get("constraints", ()), *said))
 
 
 def color_by_instance(dataset: Any) -> None:
@@ -141,8 +166,21 @@ def _clear(collection: Any, path: str, events: str) -> None:
     collection.clear_sample_field(events)
 
 
-def _write_detections(target: Any, collection: Any, path: str, result: TrackingResult) -> None:
-    instances = {track.track_id: fo.Instance() for track in result.tracks}
+def instances_of(result: TrackingResult, field: str) -> dict[int, Any]:
+    """One `fo.Instance` per track id; its id follows from the video, the field, the settings and the track.
+
+    So a run that was cut short and went on later has the very labels of one that was not.
+    """
+    run = json.dumps([result.video.source, field, as_plain(result.settings)], sort_keys=True)
+    return {
+        track.track_id: fo.Instance(id=blake2b(f"{run}{track.track_id}".encode(), digest_size=12).hexdigest())
+        for track in result.tracks
+    }
+
+
+def _write_detections(
+    target: Any, collection: Any, path: str, result: TrackingResult, instances: Mapping[int, Any]
+) -> None:
     start, stop = frame_range(result)
     sample_ids: Sequence[str] = collection.values("id")
     for chunk_start in range(start, stop, CHUNK_FRAMES):
@@ -162,24 +200,34 @@ def _write_detections(target: Any, collection: Any, path: str, result: TrackingR
         collection.set_values(path, values, key_field="id", validate=False, dynamic=False, expand_schema=False)
 
 
-def _write_events(target: Any, collection: Any, field: str, events: Sequence[Event]) -> None:
+def write_events(target: Any, field: str, events: Sequence[Event]) -> None:
+    """Replace the events of a target; the same events get the same ids again."""
+    collection, path = collection_of(target), events_field(field)
     sample_ids: Sequence[str] = collection.values("id")
     if not is_group(target):
-        marks = [_mark(fo.TemporalDetection, event, support=[event.start + 1, event.stop]) for event in events]
-        collection.set_values(field, {sample_ids[0]: fo.TemporalDetections(detections=marks)}, key_field="id")
+        marks = [
+            _mark(fo.TemporalDetection, event, sample_ids[0], path, support=[event.start + 1, event.stop])
+            for event in events
+        ]
+        collection.set_values(path, {sample_ids[0]: fo.TemporalDetections(detections=marks)}, key_field="id")
         return
     # An image has no timeline: each carries what happens on it, so that the sidebar can filter for it.
     values: dict[str, list[Any]] = {}
     for event in events:
         for sample_id in sample_ids[event.start : event.stop]:
-            values.setdefault(sample_id, []).append(_mark(fo.Classification, event))
+            values.setdefault(sample_id, []).append(_mark(fo.Classification, event, sample_id, path))
+    collection.clear_sample_field(path)
     if values:
         marks_by_id = {sample_id: fo.Classifications(classifications=marks) for sample_id, marks in values.items()}
-        collection.set_values(field, marks_by_id, key_field="id")
+        collection.set_values(path, marks_by_id, key_field="id")
 
 
-def _mark(kind: Any, event: Event, **position: Any) -> Any:
+def _mark(kind: Any, event: Event, sample_id: str, path: str, **position: Any) -> Any:
+    place = (event.start, event.stop, *event.track_ids, event.encounter_id, event.repair_id)
+    # Named by what it says, so that an edit that is taken back leaves the very labels that were there before.
+    name = blake2b(f"{sample_id}/{path}/{event.kind}/{place}".encode(), digest_size=12).hexdigest()
     return kind(
+        id=name,
         label=str(event.kind),
         confidence=event.confidence,
         track_ids=list(event.track_ids),
@@ -187,6 +235,8 @@ def _mark(kind: Any, event: Event, **position: Any) -> Any:
         margin=event.margin,
         reason=event.reason,
         encounter_id=event.encounter_id,
+        repair_id=event.repair_id,
+        review=event.review,
         **position,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -175,6 +176,33 @@ def test_write_tracks_run_records_prompt_settings_and_samples(
     assert len(labels.read_summary(second, "tracks")["tracks"]) == 1
 
 
+def test_summaries_of_a_run_are_one_short_text_each(labels: ModuleType, dataset: Any, result: TrackingResult) -> None:
+    # FiftyOne walks over every value of a run's results when it saves them, which it does for every video and edit.
+    for sample in dataset:
+        labels.write_tracks(sample, "tracks", result)
+    kept = dataset.load_run_results("shepherd_tracks", cache=False).summaries
+    assert set(kept) == set(dataset.values("id"))
+    assert {type(packed) for packed in kept.values()} == {str}
+    summary = labels.read_summary(dataset.first(), "tracks")
+    assert len(kept[dataset.first().id]) < len(json.dumps(summary)) / 2
+
+
+def test_clone_of_a_dataset_can_be_reviewed_and_edited_by_itself(
+    labels: ModuleType, dataset: Any, result: TrackingResult
+) -> None:
+    labels.write_tracks(dataset.first(), "tracks", result)
+    before = labels.read_summary(dataset.first(), "tracks")
+    clone = dataset.clone()
+    try:
+        assert labels.read_summary(clone.first(), "tracks") == before
+        labels.delete(clone.first(), "tracks", 3)
+        assert len(labels.read_tracks(clone.first(), "tracks")) == 2
+        assert len(labels.read_tracks(dataset.first(), "tracks")) == 3
+        assert labels.read_summary(dataset.first(), "tracks") == before
+    finally:
+        clone.delete()
+
+
 # --- labels of others --------------------------------------------------------------------------------------------
 
 
@@ -303,7 +331,7 @@ def test_write_tracks_interrupted_write_stays_ours_and_may_be_repeated(
     sample = dataset.first()
     monkeypatch.setattr("fiftyone_plugin.labels.storage.CHUNK_FRAMES", 5)
     with monkeypatch.context() as patch:
-        patch.setattr("fiftyone_plugin.labels.storage._write_events", _fail)
+        patch.setattr("fiftyone_plugin.labels.storage.write_events", _fail)
         with pytest.raises(KeyboardInterrupt):
             labels.write_tracks(sample, "tracks", result)
     state = labels.field_state(dataset, "tracks")

@@ -24,6 +24,8 @@ def test_registry_reports_no_errors_and_lists_our_operators(foo: ModuleType) -> 
     assert registry.list_errors() == []
     ours = {op.name for op in registry.list_operators(type="operator") if op.uri.startswith(MANIFEST["name"])}
     assert ours == set(MANIFEST["operators"])
+    panels = {op.name for op in registry.list_operators(type="panel") if op.uri.startswith(MANIFEST["name"])}
+    assert panels == set(MANIFEST["panels"])
 
 
 def test_manifest_and_register_agree(foo: ModuleType) -> None:
@@ -38,7 +40,7 @@ def test_manifest_and_register_agree(foo: ModuleType) -> None:
     (name,) = [n for n in sys.modules if n.startswith("fiftyone.plugins.") and n.endswith(".shepherd.tracking")]
     plugin = Plugin()
     sys.modules[name].register(plugin)
-    assert plugin.names == MANIFEST["operators"]
+    assert plugin.names == [*MANIFEST["operators"], *MANIFEST["panels"]]
 
 
 def test_manifest_version_is_that_of_the_package() -> None:

@@ -93,16 +93,69 @@ def test_form_long_job_warns_where_the_app_cannot_schedule(
         sample.save()
     drawn = form(track_objects, dataset, {"prompt": "sheep"})
     assert "80000 frames: perhaps 11.1 h" in drawn.text("cost")
-    assert "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true" in drawn.text("cannot_schedule")
-    assert "fiftyone delegated launch" in drawn.text("cannot_schedule")
+    how = drawn.text("cannot_schedule")
+    assert f"FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true fiftyone app launch {dataset.name}" in how
+    assert "fiftyone delegated launch -m --monitor-interval 5" in how
     assert (drawn.options.allow_immediate_execution, drawn.options.default_choice_to_delegated) == (True, False)
     monkeypatch.setattr(fo.config, "allow_legacy_orchestrators", True)
     able = form(track_objects, dataset, {"prompt": "sheep"})
     assert "cannot_schedule" not in able.properties
+    assert "fiftyone delegated launch" in able.text("how_to_schedule")
     assert able.options.default_choice_to_delegated is True
     few = form(track_objects, dataset, {"prompt": "sheep", "first_frame": 11, "last_frame": 20})
     assert "20 frames" in few.text("cost")
     assert few.options.default_choice_to_delegated is False
+
+
+def test_form_tells_of_a_job_on_the_same_field(form: Any, track_objects: Any, dataset: Any, scripted: Any) -> None:
+    from fiftyone_plugin import runner
+
+    def note(name: str) -> str:
+        return str(form(track_objects, dataset, {"prompt": "sheep"}).text(name))
+
+    def look(_: Any) -> None:
+        told.append(note("job_running"))
+        raise KeyboardInterrupt
+
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        runner.track_dataset(dataset, "sheep", on_progress=look)
+    assert "is being written right now" in told[0]
+    assert "goes on where it was" in note("job_resumable")
+    runner.track_dataset(dataset, "sheep")
+    drawn = form(track_objects, dataset, {"prompt": "sheep"})
+    assert not {"job_running", "job_resumable"} & set(drawn.properties)
+
+
+def test_delegated_job_that_was_cancelled_keeps_what_is_finished_and_can_be_run_again(
+    track_objects: Any, labels: ModuleType, dataset: Any, scripted: Any
+) -> None:
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    from fiftyone_plugin import jobs
+
+    dataset.persistent = True
+    write = labels.write_tracks
+
+    def write_and_cancel(*args: Any, **options: Any) -> None:
+        write(*args, **options)
+        (job,) = jobs.list_jobs(dataset=dataset.name)
+        jobs.cancel(job.job_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labels, "write_tracks", write_and_cancel)
+        track_objects(dataset, "sheep", delegate=True)
+        service = DelegatedOperationService()
+        service.execute_queued_operations(operator=URI)
+    (operation,) = service.list_operations(operator=URI, dataset_name=dataset.name)
+    assert operation.result.result["was_cancelled"] is True
+    assert labels.field_state(dataset, "tracks").finished == {dataset.first().id}
+    assert jobs.status(operation.result.result["job_id"]).state is jobs.JobState.CANCELLED
+    again = service.rerun_operation(doc_id=operation.id)  # what `fiftyone delegated rerun` does
+    service.execute_queued_operations(operator=URI)
+    result = service.get(doc_id=again.id).result.result
+    assert [v["was_done"] for v in result["videos"]] == [True, False]
+    assert labels.field_state(dataset, "tracks").finished == set(dataset.values("id"))
 
 
 def test_form_weights_that_are_missing_are_named(

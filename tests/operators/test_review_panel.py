@@ -1,0 +1,362 @@
+"""The review panel without a browser: its events as the App sends them, on a real database."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fiftyone_plugin.types import Decision, Encounter, EncounterKind, Outcome, Source, Track, TrackingResult, VideoInfo
+
+pytestmark = pytest.mark.fiftyone
+
+URI = "@shepherd/tracking/review_tracks"
+OPEN_SECONDS = 2.0
+"""In which the panel must be there for 1,000 frames with 20 tracks, on two cores."""
+
+
+class Panel:
+    """The browser's half of the panel: sends events, keeps the state, remembers what it was told."""
+
+    def __init__(self, foo: ModuleType, dataset: Any, **request: Any) -> None:
+        self._operator = foo.get_operator(URI)
+        self._request = {"dataset_name": dataset.name, **request}
+        self.state: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.notes: list[tuple[str, str]] = []
+        self.layout: Any = None
+        self.triggered: list[str] = []
+
+    def send(self, method: str, **params: Any) -> Panel:
+        from fiftyone.operators.executor import ExecutionContext, Executor
+
+        params = {**params, "panel_id": "p", "panel_state": self.state, "__method__": method}
+        executor = Executor()
+        self._operator.execute(ExecutionContext({**self._request, "params": params}, executor=executor))
+        self.triggered = [request.operator_uri for request in executor._requests]
+        for request in executor._requests:
+            given = request.params
+            if request.operator_uri == "patch_panel_state":
+                self.state = {**self.state, **given["state"]}
+            elif request.operator_uri == "patch_panel_data":
+                self.data = {**self.data, **given["data"]}
+            elif request.operator_uri == "notify":
+                self.notes.append((given["variant"], given["message"]))
+            elif request.operator_uri == "show_panel_output":
+                self.layout = given["output"]
+        return self
+
+    def choose(self, method: str, value: Any, *, path: str = "") -> Panel:
+        # An input writes into the state first, and then says so.
+        row, _, name = path.partition(".")
+        if name:
+            self.state = {**self.state, row: {**self.state.get(row, {}), name: value}}
+        return self.send(method, value=value, path=path)
+
+    @property
+    def texts(self) -> str:
+        return "\n".join(_texts(self.layout))
+
+    def picture(self) -> np.ndarray:
+        head, _, code = self.data["look"].partition(",")
+        assert head.startswith("data:image/")
+        return cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_COLOR)
+
+
+def _texts(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [text for value in node.values() for text in _texts(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _texts(value)]
+    return [node] if isinstance(node, str) else []
+
+
+@pytest.fixture
+def sample(labels: ModuleType, dataset: Any, result: TrackingResult) -> Any:
+    """A video with sheep 1, sheep 2 and dog 3, one exchange that was repaired and one doubt."""
+    labels.write_tracks(dataset.first(), "tracks", result)
+    return dataset.first()
+
+
+@pytest.fixture
+def panel(foo: ModuleType, dataset: Any, sample: Any) -> Panel:
+    """The panel beside the opened video."""
+    return Panel(foo, dataset, current_sample=sample.id).send("on_load")
+
+
+@pytest.fixture
+def parts(foo: ModuleType) -> Callable[[str], ModuleType]:
+    """Modules of the plugin as FiftyOne has loaded them, by name."""
+    name = type(foo.get_operator(URI)).__module__.rpartition(".")[0]
+    return lambda part: sys.modules[f"{name}.{part}"]
+
+
+def item_of(panel: Panel) -> str:
+    return str(panel.state["review"]["item"])
+
+
+def frames_of(labels: ModuleType, sample: Any) -> dict[int, list[int]]:
+    return {t.track_id: t.frame_indices.tolist() for t in labels.read_tracks(sample, "tracks")}
+
+
+def test_panel_opens_with_the_doubt_first(panel: Panel) -> None:
+    assert item_of(panel) == "2/None"
+    assert "Hidden for a moment: sheep 1 and sheep 2, frames 9 to 10" in panel.texts
+    assert "How they look: slightly in favour" in panel.texts
+    assert "**0 of 1** reviewed" in panel.texts
+    assert panel.picture().std() > 8
+
+
+def test_panel_without_tracks_says_what_to_do(foo: ModuleType, dataset: Any) -> None:
+    assert "Track objects by name" in Panel(foo, dataset).send("on_load").texts
+
+
+def test_panel_above_the_grid_takes_the_video_with_tracks(foo: ModuleType, dataset: Any, sample: Any) -> None:
+    panel = Panel(foo, dataset).send("on_load")
+    assert panel.state["review"]["video"] == sample.id
+    assert "1 to review" in panel.texts
+
+
+def test_panel_beside_a_video_without_tracks_says_so(foo: ModuleType, dataset: Any, sample: Any) -> None:
+    panel = Panel(foo, dataset, current_sample=dataset.last().id).send("on_load")
+    assert "no tracks in **tracks**" in panel.texts
+
+
+def test_accept_settles_the_doubt_in_the_database(panel: Panel, labels: ModuleType, sample: Any) -> None:
+    panel.send("accept")
+    assert panel.notes[-1][0] == "success"
+    assert labels.read_summary(sample, "tracks")["marks"]["reviews"] == {"2": "accepted"}
+    assert "**1 of 1** reviewed" in panel.texts
+    assert "reload_samples" in panel.triggered
+
+
+def test_swap_exchanges_the_tracks_of_the_item(panel: Panel, labels: ModuleType, sample: Any) -> None:
+    before = frames_of(labels, sample)
+    panel.choose("choose_hands", 6, path="hands_2_None.frame").send("swap")
+    after = frames_of(labels, sample)
+    # From frame 6 (0-based 5) on, each has the other's frames.
+    assert after[1] == [f for f in before[1] if f < 5] + [f for f in before[2] if f >= 5]
+    assert labels.read_summary(sample, "tracks")["marks"]["reviews"] == {"2": "edited"}
+    panel.send("take_back")
+    assert frames_of(labels, sample) == before
+    panel.send("put_again")
+    assert frames_of(labels, sample) == after
+
+
+def test_split_and_merge_bring_back_the_same_frames(panel: Panel, labels: ModuleType, sample: Any) -> None:
+    before = frames_of(labels, sample)
+    panel.choose("choose_hands", 5, path="hands_2_None.frame").send("split")
+    assert frames_of(labels, sample)[4] == [f for f in before[1] if f >= 4]
+    panel.choose("choose_hands", "1", path="hands_2_None.track")
+    panel.choose("choose_hands", "4", path="hands_2_None.other").send("merge")
+    assert panel.notes[-1] == ("success", "merged sheep 4 into sheep 1")
+    assert frames_of(labels, sample) == before
+
+
+def test_merge_of_tracks_that_meet_is_refused_in_words(panel: Panel, labels: ModuleType, sample: Any) -> None:
+    before = frames_of(labels, sample)
+    panel.send("merge")
+    kind, message = panel.notes[-1]
+    assert kind == "error"
+    assert "one object cannot be in two places" in message
+    assert frames_of(labels, sample) == before
+
+
+def test_item_that_was_settled_stays_in_the_list(panel: Panel) -> None:
+    panel.choose("choose_shown", "all").send("look_on_timeline", id="1/1").send("accept")
+    panel.choose("choose_shown", "worth")
+    assert "**1 of 2** reviewed" in panel.texts
+
+
+def test_tracks_can_be_edited_where_nothing_needs_a_look(
+    foo: ModuleType, dataset: Any, labels: ModuleType, result: TrackingResult
+) -> None:
+    labels.write_tracks(dataset.first(), "tracks", replace(result, encounters=(), decisions=(), repairs=()))
+    panel = Panel(foo, dataset, current_sample=dataset.first().id).send("on_load")
+    assert "Nothing in this video needs you" in panel.texts
+    panel.choose("choose_hands", 5, path="hands_none.frame")
+    assert "Split sheep 1 at frame 5" in panel.texts
+    panel.send("split")
+    assert 4 in frames_of(labels, dataset.first())
+
+
+def test_lock_is_kept_and_can_be_let_go(panel: Panel, labels: ModuleType, sample: Any) -> None:
+    panel.send("lock")
+    assert labels.read_summary(sample, "tracks")["marks"]["locked"] == [1]
+    assert "Unlock sheep 1" in panel.texts
+    panel.send("split")
+    assert panel.notes[-1][0] == "error"
+    panel.send("lock")
+    assert labels.read_summary(sample, "tracks")["marks"]["locked"] == []
+
+
+def test_everything_lists_repairs_behind_doubts(panel: Panel) -> None:
+    panel.choose("choose_shown", "all")
+    assert item_of(panel) == "2/None"
+    panel.send("step", by=1)
+    assert item_of(panel) == "1/1"
+    assert "repaired: the two had exchanged identities" in panel.texts.lower()
+    panel.send("look", row=0)
+    assert item_of(panel) == "2/None"
+
+
+def test_mark_on_the_timeline_opens_its_item(panel: Panel) -> None:
+    panel.send("look_on_timeline", id="1/1@2")
+    assert item_of(panel) == "1/1"
+    assert panel.state["review"]["shown"] == "all"
+
+
+def test_frame_is_shown_whole_and_stays_inside_the_video(panel: Panel) -> None:
+    panel.choose("choose_picture", "frame")
+    assert panel.picture().shape[1] > panel.picture().shape[0]
+    panel.choose("choose_frame", 500)
+    assert panel.state["review"]["frame"] == 12
+    panel.send("step", what="frame", by=-1)
+    assert panel.state["review"]["frame"] == 11
+
+
+def test_player_of_an_image_sequence_is_moved_to_the_item(
+    foo: ModuleType, fo: ModuleType, labels: ModuleType, result: TrackingResult, tmp_path: Any
+) -> None:
+    dataset = fo.Dataset()
+    try:
+        for index in range(12):
+            path = str(tmp_path / f"{index:03}.png")
+            cv2.imwrite(path, np.random.default_rng(index).integers(0, 255, (48, 64, 3), dtype=np.uint8))
+            dataset.add_sample(fo.Sample(filepath=path, scene="a", frame_number=index + 1))
+        view = dataset.group_by("scene", order_by="frame_number")
+        labels.write_tracks(view.get_dynamic_group("a"), "tracks", result)
+        panel = Panel(foo, dataset, current_sample=dataset.first().id, view=view._serialize()).send("on_load")
+        assert "Go there" in panel.texts
+        assert panel.picture().std() > 8
+        panel.send("go_to_frame")
+        assert "set_frame_number" in panel.triggered
+    finally:
+        dataset.delete()
+
+
+def test_player_of_a_video_is_left_alone(panel: Panel) -> None:
+    assert "Go there" not in panel.texts
+
+
+def test_film_is_one_that_browsers_play(panel: Panel) -> None:
+    panel.choose("choose_picture", "film")
+    assert panel.data["film"]["url"].startswith("data:video/mp4;base64,")
+
+
+def test_video_that_is_gone_costs_the_picture_only(foo: ModuleType, labels: ModuleType, sample: Any) -> None:
+    sample.filepath = "/nowhere/flock.mp4"
+    sample.save()
+    panel = Panel(foo, sample.dataset, current_sample=sample.id).send("on_load")
+    assert panel.data["look"] == ""
+    panel.send("accept")
+    assert labels.read_summary(sample, "tracks")["marks"]["reviews"] == {"2": "accepted"}
+
+
+def test_timeline_has_a_bar_for_every_stretch_and_a_mark_for_every_item(
+    parts: Callable[[str], ModuleType], panel: Panel, labels: ModuleType, sample: Any
+) -> None:
+    from fiftyone_plugin.labels.review import review_items
+
+    summary = labels.read_summary(sample, "tracks")
+    data, layout = parts("review_timeline").timeline(summary, review_items(summary))
+    bars = data[0]
+    # dog 3, sheep 1, sheep 2 with its gap; bars begin half a frame before their first.
+    assert sorted(zip(bars["y"], bars["base"], bars["x"], strict=True)) == [
+        (0, 4.5, 8),
+        (1, 0.5, 12),
+        (2, 0.5, 3),
+        (2, 6.5, 4),
+    ]
+    assert layout["yaxis"]["ticktext"] == ["dog 3", "sheep 1", "sheep 2"]
+    # One mark on the row of every track of an item; Plotly draws points of one id only once.
+    marked = sorted(key for trace in data for key in trace.get("ids", ()))
+    assert marked == ["1/1@1", "1/1@2", "2/None@1", "2/None@2"]
+
+
+@pytest.mark.parametrize(
+    ("term", "nats", "text"),
+    [
+        ("appearance", 0.1, "How they look: undecided"),
+        ("motion", 2.0, "How they move: clearly in favour"),
+        ("size", -9.0, "How large they are: strongly against"),
+        ("novelty", -0.5, "Novelty: slightly against"),
+        ("prior", float("nan"), "What is usual: undecided"),
+    ],
+)
+def test_parts_of_a_margin_in_words(
+    parts: Callable[[str], ModuleType], panel: Panel, term: str, nats: float, text: str
+) -> None:
+    assert parts("review_words").strength(term, nats) == text
+
+
+def long_result(frames: int, count: int) -> TrackingResult:
+    """As many tracks on every frame, and forty doubts."""
+    ones = np.ones(frames, np.float32)
+    tracks = tuple(
+        Track(
+            track_id=i,
+            phrase="sheep",
+            frame_indices=np.arange(frames),
+            boxes_xyxy=np.tile(np.array([10, 10, 20, 20], np.float32), (frames, 1)),
+            masks=None,  # the panel reads those of a few frames only; 20,000 would only make the test slow
+            scores=ones,
+            mask_scores=ones,
+            identity_confidence=ones,
+            sources=(Source.PROPAGATED,) * frames,
+        )
+        for i in range(1, count + 1)
+    )
+    doubts = [
+        Encounter(n, EncounterKind.CROSSING, "sheep", 20 * n, 20 * n + 8, (n % count + 1, (n + 7) % count + 1))
+        for n in range(1, 41)
+    ]
+    return TrackingResult(
+        video=VideoInfo("long.mp4", 64, 48, frames, 25.0),
+        tracks=tracks,
+        encounters=tuple(doubts),
+        decisions=tuple(Decision(d, Outcome.ABSTAIN, 0.4, 0.55, {"appearance": 0.4}) for d in doubts),
+        repairs=(),
+        frames_processed=frames,
+        seconds=1.0,
+        settings={"prompt": "sheep", "start": 0, "stop": None},
+    )
+
+
+@pytest.mark.slow
+def test_panel_opens_in_time_for_a_long_video(
+    foo: ModuleType, fo: ModuleType, labels: ModuleType, tmp_path: Any
+) -> None:
+    import av
+
+    path = tmp_path / "long.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        for _ in range(1000):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    dataset = fo.Dataset()
+    dataset.add_sample(fo.Sample(filepath=str(path)))
+    try:
+        result = long_result(1000, 20)
+        labels.write_tracks(dataset.first(), "tracks", replace(result, video=replace(result.video, source=str(path))))
+        panel = Panel(foo, dataset, current_sample=dataset.first().id)
+        start = time.perf_counter()
+        panel.send("on_load")
+        seconds = time.perf_counter() - start
+        assert "**0 of 40** reviewed" in panel.texts
+        assert panel.picture().std() > 8
+        print(f"opened in {seconds:.2f} s")
+        assert seconds < OPEN_SECONDS
+    finally:
+        dataset.delete()
