@@ -10,19 +10,20 @@ Paths or `FrameSource` objects are taken alike. FiftyOne is imported only by the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fiftyone_plugin import exporters, metrics, pipeline, registry, runner
 from fiftyone_plugin.config import TrackingOptions, preset
-from fiftyone_plugin.errors import OptionError, TrackFileError
+from fiftyone_plugin.errors import OptionError, TrackFileError, VideoError
 from fiftyone_plugin.exporters import overlay
 from fiftyone_plugin.interfaces import FrameSource
 from fiftyone_plugin.pipeline import Progress
 from fiftyone_plugin.types import Track, TrackingResult
 from fiftyone_plugin.video import open_source
+from fiftyone_plugin.video.images import list_images
 
 __all__ = [
     "check_output",
@@ -33,6 +34,7 @@ __all__ = [
     "read_tracks",
     "repair",
     "repair_dataset",
+    "segment",
     "track",
     "track_dataset",
     "track_into_dataset",
@@ -53,8 +55,12 @@ def track(
     *,
     models: str | None = None,
     options: TrackingOptions | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = pipeline.CHECKPOINT_FRAMES,
+    resume: bool = False,
+    on_progress: Callable[[Any], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    deliver: Callable[[TrackingResult], None] | None = None,
 ) -> TrackingResult:
     """Find what the prompt names in a video, and follow it with identities that are checked and repaired.
 
@@ -63,15 +69,73 @@ def track(
         prompt: Classes, separated by periods, commas or new lines.
         models: A preset (``bundled``, ``fast``, ``accurate``); None takes the models of `options`.
         options: Everything else.
-        on_progress: Called after every frame.
+        checkpoint: Folder in which the state is kept while it works, so that a run that was killed can go on. By
+            default nothing is kept, or, with `resume`, in a folder of the run's own (`jobs.jobs_folder`).
+        checkpoint_every: Frames between two checkpoints.
+        resume: Go on from the checkpoint, if there is one; the result is that of an uninterrupted run.
+        on_progress: Called after every frame with a `Progress`, with checkpoints a `JobProgress`, which says more.
         should_stop: Asked before every frame.
+        deliver: Called with the result while the checkpoint is still there: the place to write it.
 
     Raises:
         InputError: Something that was given cannot be used; see `errors`.
     """
-    return pipeline.track(
-        _opened(source), prompt, _with_preset(options, models), on_progress=on_progress, should_stop=should_stop
+    video, chosen = _opened(source), _with_preset(options, models)
+    if checkpoint is None and not resume:
+        result = pipeline.track(video, prompt, chosen, on_progress=on_progress, should_stop=should_stop)
+        if deliver is not None:
+            deliver(result)
+        return result
+    return runner.track_file(
+        video,
+        prompt,
+        folder=runner.job_folder(video, prompt, chosen) if checkpoint is None else Path(checkpoint),
+        options=chosen,
+        resume=resume,
+        every_frames=checkpoint_every,
+        deliver=deliver,
+        on_progress=on_progress,
+        should_stop=should_stop,
     )
+
+
+def segment(
+    images: str | Path | Sequence[str | Path],
+    prompt: str,
+    *,
+    models: str | None = None,
+    options: TrackingOptions | None = None,
+    on_failure: Callable[[str], None] | None = None,
+) -> Iterator[TrackingResult]:
+    """Find what the prompt names in images that have nothing to do with each other: masks, and no identities.
+
+    Args:
+        images: An image, a folder of images, or images; their sizes may differ.
+        prompt: Classes, separated by periods, commas or new lines.
+        models: A preset; None takes the models of `options`.
+        options: Models, detection settings and device.
+        on_failure: Called with one line for each image that cannot be read, which is then left out; without it, that
+            is an error.
+
+    Yields:
+        One result for each image, in order: its tracks have one frame, and their ids mean nothing beyond the image.
+
+    Raises:
+        InputError: Something that was given cannot be used; see `errors`.
+    """
+    given = [images] if isinstance(images, str | Path) else images
+    paths = [p for each in map(Path, given) for p in (list_images(each) if each.is_dir() else [each])]
+    chosen = _with_preset(options, models)
+    chosen = replace(chosen, identity=replace(chosen.identity, repair=False), start=0, stop=None)
+    for path in paths:
+        try:
+            result = pipeline.track(open_source(path), prompt, chosen)
+        except VideoError as error:
+            if on_failure is None:
+                raise
+            on_failure(str(error))
+            continue
+        yield replace(result, warnings=())
 
 
 def preview(
@@ -123,12 +187,17 @@ def track_into_dataset(
     field: str = "tracks",
     options: TrackingOptions | None = None,
     overwrite: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = pipeline.CHECKPOINT_FRAMES,
+    resume: bool = False,
+    on_progress: Callable[[Any], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    deliver: Callable[[TrackingResult], None] | None = None,
 ) -> TrackingResult:
     """Track one video file and write the tracks as labels of a persistent FiftyOne dataset.
 
-    The dataset is made if there is none of that name; the video is added if it is not in it.
+    The dataset is made if there is none of that name; the video is added if it is not in it. A run that was stopped
+    writes what it has, and may be repeated without `overwrite`. For the other arguments see `track`.
 
     Raises:
         FieldConflictError: The field is not ours, or holds tracks and `overwrite` was not given. Asked first.
@@ -139,9 +208,23 @@ def track_into_dataset(
     video = open_source(source)
     target = labels.video_target(name, Path(source), info=video.info)
     labels.require_writable(labels.dataset_of(target), field, [labels.target_id(target)], overwrite=overwrite)
-    result = track(video, prompt, options=options, on_progress=on_progress, should_stop=should_stop)
-    labels.write_tracks(target, field, result, overwrite=overwrite)
-    return result
+
+    def write(result: TrackingResult) -> None:
+        labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not result.was_stopped)
+        if deliver is not None:
+            deliver(result)
+
+    return track(
+        video,
+        prompt,
+        options=options,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        deliver=write,
+    )
 
 
 def read_tracks(path: str | Path, format: str | None = None) -> tuple[Track, ...]:

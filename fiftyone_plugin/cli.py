@@ -11,27 +11,35 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fiftyone_plugin import __version__, api
+from fiftyone_plugin import __version__, api, exporters, jobs, runner
 from fiftyone_plugin.config import (
     PRESETS,
+    SPEED_PRESETS,
     AssociationOptions,
     DetectionOptions,
     IdentityOptions,
+    PropagationOptions,
     TrackingOptions,
     preset,
+    speed_preset,
 )
 from fiftyone_plugin.errors import InputError, OptionError, OutputError
+from fiftyone_plugin.jobs import DatasetSummary, JobProgress, duration
+from fiftyone_plugin.pipeline import CHECKPOINT_FRAMES
 from fiftyone_plugin.report import decision_lines, summary, write_report
 from fiftyone_plugin.types import TrackingResult
 
 __all__ = ["main"]
 
 _DATASET = "dataset:"
+_TELL_SECONDS = 60.0
+"""Between two lines of progress where there is no terminal for a bar."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _interruptible() as was_interrupted:
             arguments.should_stop = was_interrupted
+            arguments.exit_code = 0
             arguments.run(arguments)
             sys.stdout.flush()
-            return 130 if was_interrupted() else 0
+            return 130 if was_interrupted() else arguments.exit_code
     except InputError as error:
         print(f"shepherd: {error}", file=sys.stderr)
         return 2
@@ -63,8 +72,9 @@ def _give_up_stdout() -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C end the run at the next frame, and the second one at once."""
+    """Let the first Ctrl-C, or SIGTERM, end the run at the next frame, and the second one at once."""
     asked = False
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def on_interrupt(_signal: int, _frame: object) -> None:
         nonlocal asked
@@ -74,14 +84,15 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         print("\nshepherd: stopping after this frame; press Ctrl-C again to stop at once", file=sys.stderr)
 
     try:
-        previous = signal.signal(signal.SIGINT, on_interrupt)
+        previous = [signal.signal(number, on_interrupt) for number in signals]
     except ValueError:  # not in the main thread: leave signals alone
         yield lambda: False
         return
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_track(commands)
     _add_repair(commands)
     _add_evaluate(commands)
+    _add_jobs(commands)
     _add_models(commands)
     _add_bench(commands)
     return parser
@@ -115,7 +127,19 @@ def _add_track(commands: Any) -> None:
     p.add_argument("source", help="video file, folder of frames, or dataset:NAME")
     p.add_argument("--prompt", required=True, help='classes, for example "sheep. dog."')
     _add_models_options(p)
+    p.add_argument(
+        "--images", action="store_true", help="unrelated images: masks, no identities; writes COCO instances"
+    )
     p.add_argument("--no-repair", action="store_true", help="plain propagation, no identity repair")
+    p.add_argument(
+        "--count",
+        type=_count,
+        action="append",
+        default=[],
+        metavar="CLASS=N",
+        help="so many objects of a class there are in the video, for example sheep=3; may be repeated",
+    )
+    p.add_argument("--mend-masks", action="store_true", help="choose masks anew where objects touched")
     d = AssociationOptions()
     p.add_argument(
         "--redetect-every",
@@ -130,10 +154,24 @@ def _add_track(commands: Any) -> None:
     p.add_argument("--max-tracks", type=int, default=d.max_tracks, help="objects at once (default: %(default)s)")
     p.add_argument("--start", type=int, default=0, metavar="F", help="first frame, 0-based")
     p.add_argument("--stop", type=int, default=None, metavar="F", help="frame after the last one")
+    _add_propagation(p)
     _add_output(p)
     p.add_argument("--dataset", metavar="NAME", help="write the tracks into this FiftyOne dataset")
     p.add_argument("--field", default="tracks", help="frame field of the dataset (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
+    p.add_argument(
+        "--resume", action="store_true", help="go on where an earlier run with the same settings was stopped or killed"
+    )
+    p.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="keep the state of the half-done video here, not in the home"
+    )
+    p.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=CHECKPOINT_FRAMES,
+        metavar="FRAMES",
+        help="frames between two checkpoints (default: %(default)s)",
+    )
     p.set_defaults(run=_track)
 
 
@@ -159,6 +197,15 @@ def _add_evaluate(commands: Any) -> None:
     p.set_defaults(run=_evaluate)
 
 
+def _add_jobs(commands: Any) -> None:
+    p = commands.add_parser("jobs", help="what is running on this machine, what was stopped and can go on")
+    chosen = p.add_mutually_exclusive_group()
+    chosen.add_argument("--cancel", metavar="JOB", help="stop after the current frame; what is finished is kept")
+    chosen.add_argument("--forget", metavar="JOB", help="delete the record and the checkpoints of a job")
+    _add_json(p)
+    p.set_defaults(run=_jobs)
+
+
 def _add_models(commands: Any) -> None:
     p = commands.add_parser("models", help="what is available, what it needs, where it is cached")
     _add_json(p)
@@ -180,6 +227,25 @@ def _add_models_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
+def _add_propagation(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--preset",
+        choices=sorted(SPEED_PRESETS),
+        default="quality",
+        help="what propagation gives up for speed (default: %(default)s); what follows overrides it",
+    )
+    for name, type_of, about in (
+        ("image-scale", float, "side of the picture that the model sees, relative to its own, 0.25 to 2"),
+        ("frame-stride", int, "carry objects to every n-th frame and interpolate between"),
+        ("memory-frames", int, "latest frames that an object is compared with"),
+        ("objects-per-batch", int, "objects that go through the networks at once"),
+        ("encode-batch", int, "frames that a GPU encodes at once"),
+    ):
+        p.add_argument(f"--{name}", type=type_of, metavar="N", help=about)
+    p.add_argument("--no-graphs", action="store_true", help="do without CUDA graphs")
+    p.add_argument("--no-kernels", action="store_true", help="do without own Triton kernels")
+
+
 def _add_output(p: argparse.ArgumentParser) -> None:
     p.add_argument("--output", type=Path, metavar="FILE", help="write the tracks here")
     p.add_argument("--format", help="mot, coco, davis, cvat or video; by default told from the file name")
@@ -198,11 +264,32 @@ def _options(a: argparse.Namespace) -> TrackingOptions:
         models=replace(models, **chosen),
         detection=DetectionOptions(box_threshold=a.box_threshold, text_threshold=a.text_threshold),
         association=AssociationOptions(redetect_every_frames=a.redetect_every, max_tracks=a.max_tracks),
-        identity=IdentityOptions(repair=not a.no_repair),
+        propagation=_propagation(a),
+        identity=IdentityOptions(repair=not a.no_repair, counts=dict(a.count), mend_masks=a.mend_masks),
         start=a.start,
         stop=a.stop,
         device=a.device,
     )
+
+
+def _count(text: str) -> tuple[str, int]:
+    phrase, _, number = text.rpartition("=")
+    if not phrase or not number.isdigit() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be CLASS=N with N 1 or more, for example sheep=3")
+    return phrase.strip().lower(), int(number)
+
+
+def _propagation(a: argparse.Namespace) -> PropagationOptions:
+    chosen: dict[str, Any] = {
+        "image_scale": a.image_scale,
+        "frame_stride": a.frame_stride,
+        "memory_frames": a.memory_frames,
+        "objects_per_batch": a.objects_per_batch,
+        "encode_batch_frames": a.encode_batch,
+        "graphs": False if a.no_graphs else None,
+        "kernels": False if a.no_kernels else None,
+    }
+    return replace(speed_preset(a.preset), **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _demo(a: argparse.Namespace) -> None:
@@ -216,11 +303,25 @@ def _demo(a: argparse.Namespace) -> None:
 
 def _track(a: argparse.Namespace) -> None:
     options = _options(a)
+    if a.images:
+        _segment(a, options)
+        return
     if a.output is not None:
         api.check_output(a.output, a.format)
     if a.source.startswith(_DATASET):
         _track_dataset(a, options)
         return
+    video = api.open_source(a.source)
+    folder = a.checkpoint or runner.job_folder(video, a.prompt, options)
+    _tell_of_checkpoint(a, runner.has_checkpoint(folder))
+    settings: dict[str, Any] = {
+        "options": options,
+        "checkpoint": folder,
+        "checkpoint_every": a.checkpoint_every,
+        "resume": a.resume,
+        "should_stop": a.should_stop,
+        "deliver": lambda result: _write(a, result),
+    }
     with _Bar() as bar:
         if a.dataset:
             result = api.track_into_dataset(
@@ -228,15 +329,55 @@ def _track(a: argparse.Namespace) -> None:
                 a.source,
                 a.prompt,
                 field=a.field,
-                options=options,
                 overwrite=a.overwrite,
                 on_progress=bar,
-                should_stop=a.should_stop,
+                **settings,
             )
         else:
-            result = api.track(a.source, a.prompt, options=options, on_progress=bar, should_stop=a.should_stop)
-    _write(a, result)
+            result = api.track(video, a.prompt, on_progress=bar, **settings)
+    if result.was_stopped:
+        a.exit_code = 130
+        print("shepherd: the same command with --resume goes on from there", file=sys.stderr)
     _print(a, summary(result), _lines(a, result))
+
+
+def _segment(a: argparse.Namespace, options: TrackingOptions) -> None:
+    """Unrelated images: what has to do with time or with datasets does not go with them."""
+    for name in ("dataset", "report", "checkpoint", "resume", "format", "stop"):
+        if getattr(a, name):
+            raise OptionError(f"--{name} does not go with --images: leave it out")
+    if a.source.startswith(_DATASET):
+        raise OptionError(f"--images goes with an image or a folder, not with {a.source}: leave it out")
+    if a.output is not None:
+        exporters.check_writable(a.output)
+    began = time.monotonic()
+    failures: list[str] = []
+    results: list[TrackingResult] = []
+    for result in api.segment(a.source, a.prompt, options=options, on_failure=failures.append):
+        if a.should_stop():
+            break
+        results.append(result)
+    for line in failures:
+        print(f"shepherd: {line}", file=sys.stderr)
+    if a.output is not None:
+        exporters.write_instances(a.output, results)
+    objects = sum(len(r.tracks) for r in results)
+    values = {
+        "images": len(results),
+        "objects": objects,
+        "failures": len(failures),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    lines = [f"{len(r.tracks)} in {r.video.source}" for r in results]
+    _print(a, values, [*lines, f"{objects} objects in {len(results)} images"])
+
+
+def _tell_of_checkpoint(a: argparse.Namespace, is_there: bool) -> None:
+    """Say at the start what else people would find out at the end."""
+    if a.resume and not is_there:
+        print("shepherd: no checkpoint of this run (same source, prompt and settings): begins anew", file=sys.stderr)
+    elif is_there and not a.resume:
+        print("shepherd: begins anew; --resume would go on where an earlier run was stopped", file=sys.stderr)
 
 
 def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
@@ -244,6 +385,8 @@ def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
         raise OptionError(
             "--output goes with a video or a folder: leave it out for a dataset, its labels are the result"
         )
+    if a.checkpoint is not None:
+        raise OptionError("--checkpoint goes with a video or a folder: set SHEPHERD_HOME for a dataset")
     with _Bar() as bar:
         outcome = api.track_dataset(
             a.source.removeprefix(_DATASET),
@@ -251,12 +394,18 @@ def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
             field=a.field,
             options=options,
             overwrite=a.overwrite,
+            every_frames=a.checkpoint_every,
             on_progress=bar,
             should_stop=a.should_stop,
         )
-    for line in outcome.failures:
-        print(f"shepherd: {line}", file=sys.stderr)
+    _tell_failures(a, outcome)
     _print(a, outcome.as_dict(), outcome.lines())
+
+
+def _tell_failures(a: argparse.Namespace, outcome: DatasetSummary) -> None:
+    for line in outcome.failure_lines():
+        print(f"shepherd: {line}", file=sys.stderr)
+    a.exit_code = 2 if outcome.is_failed else 130 if outcome.was_cancelled else 0
 
 
 def _repair(a: argparse.Namespace) -> None:
@@ -277,8 +426,7 @@ def _repair(a: argparse.Namespace) -> None:
                 on_progress=bar,
                 should_stop=a.should_stop,
             )
-            for line in outcome.failures:
-                print(f"shepherd: {line}", file=sys.stderr)
+            _tell_failures(a, outcome)
             values = outcome.as_dict()
             values["tracks_before"] = sum(v.tracks_before for v in outcome.videos)
             values["tracks_after"] = values.pop("tracks")
@@ -298,6 +446,20 @@ def _repair(a: argparse.Namespace) -> None:
 def _evaluate(a: argparse.Namespace) -> None:
     scores = api.evaluate(a.ground_truth, a.predictions).as_dict()
     _print(a, scores, [f"{k:6} {v:8.2f}" if isinstance(v, float) else f"{k:6} {v:8d}" for k, v in scores.items()])
+
+
+def _jobs(a: argparse.Namespace) -> None:
+    found: tuple[jobs.JobStatus, ...]
+    if a.cancel is not None:
+        found = (jobs.cancel(a.cancel),)
+    elif a.forget is not None:
+        jobs.forget(a.forget)
+        _print(a, {"forgotten": a.forget}, [f"{a.forget}: forgotten"])
+        return
+    else:
+        found = jobs.list_jobs()
+    lines = [line for job in found for line in (job.job_id, f"  {job.title}", f"  {job.line}")]
+    _print(a, {"jobs": [job.as_dict() for job in found]}, lines or ["no jobs"])
 
 
 def _models(a: argparse.Namespace) -> None:
@@ -361,12 +523,13 @@ def _print(a: argparse.Namespace, values: dict[str, Any], lines: Sequence[str]) 
 
 
 class _Bar:
-    """One progress bar on stderr, for whatever reports progress."""
+    """Progress on stderr for whatever reports it: a bar on a terminal, else a line now and then."""
 
     def __enter__(self) -> _Bar:
         from tqdm import tqdm
 
         self._stage = ""
+        self._told_at = time.monotonic()
         self._bar = tqdm(unit=" frames", file=sys.stderr, dynamic_ncols=True, leave=False, disable=None)
         return self
 
@@ -374,14 +537,27 @@ class _Bar:
         self._bar.close()
 
     def __call__(self, progress: Any) -> None:
+        if self._bar.disable:
+            if isinstance(progress, JobProgress) and time.monotonic() - self._told_at >= _TELL_SECONDS:
+                self._told_at = time.monotonic()
+                print(f"shepherd: {progress.line}", file=sys.stderr, flush=True)
+            return
         if self._bar.total != progress.frames_total or progress.frames_done < self._bar.n:
             self._bar.reset(total=progress.frames_total)
-        self._bar.set_postfix_str(f"{progress.tracks_live} objects", refresh=False)
+        self._bar.set_postfix_str(_beside_the_bar(progress), refresh=False)
         self._bar.update(progress.frames_done - self._bar.n)
         if self._stage != progress.stage:
             # Shown at once: a new stage may take long before its first frame is done.
             self._stage = progress.stage
             self._bar.set_description(progress.stage)
+
+
+def _beside_the_bar(progress: Any) -> str:
+    text = f"{progress.tracks_live} objects"
+    if isinstance(progress, JobProgress) and progress.videos_total > 1:
+        left = f", {duration(progress.seconds_left)} left" if progress.seconds_left else ""
+        text = f"video {progress.video_number} of {progress.videos_total}{left}, {text}"
+    return text
 
 
 if __name__ == "__main__":

@@ -12,19 +12,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, cast
 
+from fiftyone_plugin.config import PropagationOptions
 from fiftyone_plugin.embedders.combined import CombinedEmbedder
-from fiftyone_plugin.errors import BackendError, DependencyError
+from fiftyone_plugin.errors import BackendError, DependencyError, OptionError
 from fiftyone_plugin.interfaces import Detector, Embedder, Propagator
-from fiftyone_plugin.weights import HubModel, is_cached, resolve_device
+from fiftyone_plugin.weights import HubModel, is_cached, locate, resolve_device
 
 __all__ = [
     "BUILT_IN",
     "BackendEntry",
     "available",
+    "download",
+    "hub_model",
     "make_detector",
     "make_embedder",
     "make_propagator",
@@ -32,7 +36,7 @@ __all__ = [
     "resolve_device",
 ]
 
-Factory = Callable[[str | None, str], Any]
+Factory = Callable[..., Any]
 
 _HOW_TO_INSTALL = {
     # Otherwise it compiles CUDA code that is not used here, against a second torch in an isolated build.
@@ -55,6 +59,8 @@ class BackendEntry:
     about: str
     hub: str = ""
     """``module:table`` of the hub models by variant; empty where nothing is downloaded."""
+    takes_options: bool = False
+    """Whether the factory takes `PropagationOptions` as its third argument."""
 
 
 BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
@@ -81,6 +87,7 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
             ("torch", "sam2"),
             "SAM 2.1 on the streaming engine: bounded memory, all objects in one batch",
             "fiftyone_plugin.propagators.sam2_model:HUB_MODELS",
+            takes_options=True,
         ),
         "sam2-reference": BackendEntry(
             "fiftyone_plugin.propagators.sam2_reference:make",
@@ -130,15 +137,45 @@ def make_detector(spec: str, *, device: str = "auto") -> Detector:
     return cast(Detector, _make("detectors", spec, device))
 
 
-def make_propagator(spec: str, *, device: str = "auto") -> Propagator:
-    """Make a propagator; see `make_detector`."""
-    return cast(Propagator, _make("propagators", spec, device))
+def make_propagator(spec: str, *, device: str = "auto", options: PropagationOptions | None = None) -> Propagator:
+    """Make a propagator; see `make_detector`.
+
+    Raises:
+        OptionError: `options` ask for something that it does not offer; a frame stride all do.
+    """
+    options = options or PropagationOptions()
+    made = cast(Propagator, _make("propagators", spec, device, replace(options, frame_stride=1)))
+    if options.frame_stride == 1:
+        return made
+    stride = importlib.import_module("fiftyone_plugin.propagators.stride")
+    return cast(Propagator, stride.StridedPropagator(made, stride=options.frame_stride))
 
 
 def make_embedder(spec: str, *, device: str = "auto") -> Embedder:
     """Make an embedder, or several as one: ``colour+reid``; see `make_detector`."""
     parts = [cast(Embedder, _make("embedders", part.strip(), device)) for part in spec.split("+")]
     return parts[0] if len(parts) == 1 else CombinedEmbedder(parts)
+
+
+def hub_model(kind: str, spec: str) -> HubModel | None:
+    """The weights on the hub that a backend ``NAME:VARIANT`` stands for; None where it downloads nothing."""
+    name, _, variant = spec.partition(":")
+    entry = available(kind).get(name)
+    return None if entry is None else _hub_models(entry).get(variant)
+
+
+def download(kind: str, spec: str) -> Path:
+    """Fetch the weights of a backend ``NAME:VARIANT`` from the hub, or find them where they are cached.
+
+    Raises:
+        BackendError: It downloads nothing.
+        ModelUnavailableError: The hub cannot be reached.
+    """
+    name, _, variant = spec.partition(":")
+    found = hub_model(kind, spec)
+    if found is None:
+        raise BackendError(f"{kind[:-1]} {spec!r}: has nothing to download; `shepherd models` lists what has")
+    return locate(variant, bundled=None, hub={variant: found}, used_by=name)
 
 
 def overview() -> list[dict[str, str]]:
@@ -173,12 +210,16 @@ def _hub_models(entry: BackendEntry) -> Mapping[str, HubModel]:
     return cast(Mapping[str, HubModel], getattr(importlib.import_module(module), name))
 
 
-def _make(kind: str, spec: str, device: str) -> Any:
+def _make(kind: str, spec: str, device: str, options: PropagationOptions | None = None) -> Any:
     name, _, variant = spec.partition(":")
     entries = available(kind)
     if name not in entries:
         raise BackendError(f"{kind[:-1]} {name!r}: must be one of {', '.join(sorted(entries))}")
     entry = entries[name]
+    takes_options = entry is not None and entry.takes_options
+    if options is not None and options != PropagationOptions() and not takes_options:
+        changed = [f.name for f in fields(options) if getattr(options, f.name) != f.default]
+        raise OptionError(f"propagator {name!r} has no {', '.join(changed)}: leave it as it is, or use sam2")
     if entry is None:
         (point,) = (p for p in entry_points(group=f"shepherd.{kind}") if p.name == name)
         return cast(Factory, point.load())(variant or None, device)
@@ -188,4 +229,5 @@ def _make(kind: str, spec: str, device: str) -> Any:
             raise DependencyError(f"{kind[:-1]} {name!r} needs the package {package!r}: {how}")
     module, function = entry.factory.split(":")
     factory = cast(Factory, getattr(importlib.import_module(module), function))
-    return factory(variant or (entry.variants[0] if entry.variants else None), device)
+    chosen = variant or (entry.variants[0] if entry.variants else None)
+    return factory(chosen, device, options) if takes_options else factory(chosen, device)

@@ -22,8 +22,8 @@ import av
 import numpy as np
 import pytest
 
-from fiftyone_plugin import __version__, cli, exporters, pipeline
-from fiftyone_plugin.config import PRESETS
+from fiftyone_plugin import __version__, cli, exporters, jobs, pipeline
+from fiftyone_plugin.config import PRESETS, SPEED_PRESETS, PropagationOptions
 from fiftyone_plugin.geometry import encode_mask
 from fiftyone_plugin.pipeline import Backends
 from fiftyone_plugin.synthetic.fakes import ScriptedDetector, ScriptedEmbedder, ScriptedPropagator
@@ -188,6 +188,30 @@ def test_options_reach_the_pipeline(
     assert (options.association.redetect_every_frames, options.association.max_tracks) == (8, 3)
     assert (options.start, options.stop, options.device) == (2, 9, "cpu")
     assert options.identity.repair is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", PropagationOptions()),
+        ("--preset speed", SPEED_PRESETS["speed"]),
+        ("--preset speed --frame-stride 3", replace(SPEED_PRESETS["speed"], frame_stride=3)),
+        ("--preset balanced --image-scale 0.5", replace(SPEED_PRESETS["balanced"], image_scale=0.5)),
+        (
+            "--memory-frames 2 --objects-per-batch 4 --encode-batch 2 --no-graphs --no-kernels",
+            PropagationOptions(
+                memory_frames=2, objects_per_batch=4, encode_batch_frames=2, graphs=False, kernels=False
+            ),
+        ),
+    ],
+    ids=["published", "preset", "preset and stride", "preset and scale", "all others"],
+)
+def test_settings_of_the_propagation_reach_the_pipeline(
+    arguments: str, expected: PropagationOptions, shell: Shell, video_path: Path, scripted: Any
+) -> None:
+    assert shell("track", video_path, "--prompt", "sheep", *arguments.split()) == 0
+    ((_, options),) = scripted.calls
+    assert options.propagation == expected
 
 
 def test_repair_prints_the_keys_of_the_contract(
@@ -463,6 +487,101 @@ def test_second_interrupt_ends_at_once(
     assert shell("track", video_path, "--prompt", "sheep", "--output", out) == 130
     assert shell.err.splitlines()[-1] == "shepherd: interrupted"
     assert not out.exists()
+
+
+# Jobs: stopped, cancelled, resumed
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("checkpoint", [[], ["--checkpoint", "state"]], ids=["home", "folder"])
+def test_interrupted_run_goes_on_with_resume_and_ends_as_uninterrupted(
+    shell: Shell,
+    video_path: Path,
+    tmp_path: Path,
+    interrupt_at: Callable[[int], None],
+    checkpoint: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    track = ["track", video_path, "--prompt", "sheep", *checkpoint]
+    assert shell("track", video_path, "--prompt", "sheep", "--output", "whole.json") == 0
+    interrupt_at(5)
+    assert shell(*track, "--output", "cut.json") == 130
+    assert "--resume goes on from there" in shell.err
+    assert Path("cut.json").read_bytes() != Path("whole.json").read_bytes()
+    interrupt_at(0)
+    assert shell(*track, "--output", "cut.json", "--resume", "--json") == 0
+    assert shell.err == ""
+    assert shell.json["frames"] == FRAMES
+    assert Path("cut.json").read_bytes() == Path("whole.json").read_bytes()
+
+
+@pytest.mark.usefixtures("models")
+def test_sigterm_is_taken_like_an_interrupt(shell: Shell, video_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a scheduler or a container sends it before it kills."""
+
+    def terminate(self: Any, progress: Any) -> None:
+        if progress.stage == "track" and progress.frames_done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cli._Bar, "__call__", terminate)
+    assert shell("track", video_path, "--prompt", "sheep", "--json") == 130
+    assert shell.json["frames"] == 5
+
+
+@pytest.mark.usefixtures("models")
+def test_resume_without_a_checkpoint_says_so_and_begins(shell: Shell, video_path: Path) -> None:
+    assert shell("track", video_path, "--prompt", "sheep", "--resume", "--json") == 0
+    assert "begins anew" in shell.complaint
+    assert shell.json["frames"] == FRAMES
+
+
+@pytest.mark.usefixtures("models")
+def test_checkpoint_of_other_settings_is_refused(
+    shell: Shell, video_path: Path, tmp_path: Path, interrupt_at: Callable[[int], None]
+) -> None:
+    track = ["track", video_path, "--checkpoint", tmp_path / "state"]
+    interrupt_at(5)
+    assert shell(*track, "--prompt", "sheep") == 130
+    interrupt_at(0)
+    assert shell(*track, "--prompt", "dog", "--resume") == 2
+    assert re.search("prompt: 'sheep' there, 'dog' here", shell.complaint)
+    assert shell(*track, "--prompt", "dog") == 0
+    assert "--resume would go on" in shell.err
+
+
+@pytest.mark.usefixtures("models")
+def test_job_is_listed_cancelled_and_forgotten(shell: Shell, video_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancel(self: Any, progress: Any) -> None:
+        if progress.frames_done == 5:
+            (job,) = jobs.list_jobs()
+            assert job.state is jobs.JobState.RUNNING
+            jobs.cancel(job.job_id)
+
+    monkeypatch.setattr(cli._Bar, "__call__", cancel)
+    assert shell("track", video_path, "--prompt", "sheep", "--json") == 130
+    assert shell.json["frames"] == 5
+    assert shell("jobs", "--json") == 0
+    (job,) = shell.json["jobs"]
+    assert (job["state"], job["is_resumable"], job["progress"]["frames_done"]) == ("cancelled", True, 5)
+    assert shell("jobs") == 0
+    assert shell.out.startswith(f"{job['job_id']}\n  Track 'sheep' in ")
+    assert shell("jobs", "--cancel", job["job_id"]) == 2
+    assert "nothing to cancel" in shell.complaint
+    assert shell("jobs", "--forget", job["job_id"]) == 0
+    assert shell("jobs") == 0
+    assert shell.out == "no jobs\n"
+    assert shell("jobs", "--forget", job["job_id"]) == 2
+
+
+@pytest.mark.usefixtures("models")
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    shell: Shell, video_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_TELL_SECONDS", 0.0)
+    assert shell("track", video_path, "--prompt", "sheep", "--json") == 0
+    assert re.match(r"shepherd: frame 1 of 12, 1 objects", shell.err.splitlines()[0])
+    assert len(shell.err.splitlines()) == FRAMES + 1
 
 
 def shepherd(*arguments: object, **streams: Any) -> subprocess.Popen[str]:

@@ -19,6 +19,7 @@ FUNCTIONS = {
     "read_tracks",
     "repair",
     "repair_dataset",
+    "segment",
     "track",
     "track_dataset",
     "track_into_dataset",

@@ -14,6 +14,7 @@ from fiftyone_plugin.exporters.atomic import check_writable, write_atomically
 from fiftyone_plugin.exporters.coco import read_coco, write_coco
 from fiftyone_plugin.exporters.cvat import read_cvat, write_cvat
 from fiftyone_plugin.exporters.davis import read_davis, write_davis
+from fiftyone_plugin.exporters.instances import write_instances
 from fiftyone_plugin.exporters.mot import read_mot, write_mot
 from fiftyone_plugin.types import Track, TrackingResult, VideoInfo
 
@@ -32,6 +33,7 @@ __all__ = [
     "write_coco",
     "write_cvat",
     "write_davis",
+    "write_instances",
     "write_mot",
 ]
 

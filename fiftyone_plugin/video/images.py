@@ -20,7 +20,7 @@ from fiftyone_plugin.errors import FrameRangeError, VideoError
 from fiftyone_plugin.types import Frame, VideoInfo
 from fiftyone_plugin.video.read_ahead import read_ahead
 
-__all__ = ["IMAGE_SUFFIXES", "ImageSequenceSource", "check_range", "natural_key", "open_folder"]
+__all__ = ["IMAGE_SUFFIXES", "ImageSequenceSource", "check_range", "list_images", "natural_key", "open_folder"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -130,6 +130,19 @@ def open_folder(
         settings = _sequence_settings(folder.resolve().parent / "seqinfo.ini")
     rate = _positive(settings.get("framerate")) or default_frames_per_second
     return ImageSequenceSource(paths, rate, source=name)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, whatever their sizes.
+
+    Raises:
+        VideoError: It holds none.
+    """
+    found = _images_in(folder)
+    if not found:
+        allowed = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
+        raise VideoError(f"{folder}: the folder holds no image ({allowed})")
+    return found
 
 
 def _images_in(folder: Path) -> list[Path]:
