@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,13 @@ def test_nothing_that_runs_code_when_loaded_is_bundled() -> None:
 
 
 def test_bundle_stays_small() -> None:
-    assert sum(path.stat().st_size for path in files()) < 30_000_000
+    shipped = [path for path in files() if path.relative_to(BUNDLED_DIRECTORY).parts[0] != "next"]
+    assert sum(path.stat().st_size for path in shipped) < 30_000_000
+
+
+def test_candidate_weights_are_kept_out_of_the_wheel() -> None:
+    settings = tomllib.loads((BUNDLED_DIRECTORY.parents[1] / "pyproject.toml").read_text())
+    assert "bundled/next/**/*" in settings["tool"]["setuptools"]["exclude-package-data"]["fiftyone_plugin"]
 
 
 def test_reid_weights_fit_the_network_exactly() -> None:
