@@ -162,7 +162,7 @@ def test_dataset_killed_five_times_ends_as_uninterrupted(
         cut = fo.load_dataset("cut")
         assert labels_of(cut) == labels_of(whole)
         assert sum(len(frame) for frame in labels_of(cut)["tracks"][0]) > FRAMES
-        (job,) = jobs.list_jobs(dataset="cut")
+        job = jobs.list_jobs(dataset="cut")[0]  # the latest; a kill at an early moment may leave another record
         assert (job.state, job.failures) == (jobs.JobState.FINISHED, ())
     finally:
         for name in ("whole", "cut"):
