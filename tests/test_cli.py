@@ -214,6 +214,21 @@ def test_settings_of_the_propagation_reach_the_pipeline(
     assert options.propagation == expected
 
 
+def test_known_counts_and_mending_reach_the_pipeline(shell: Shell, video_path: Path, scripted: Any) -> None:
+    words = ["--count", "Sheep=3", "--count", "border collie=1", "--mend-masks"]
+    assert shell("track", video_path, "--prompt", "sheep. border collie.", *words) == 0
+    ((_, options),) = scripted.calls
+    assert options.identity.counts == {"sheep": 3, "border collie": 1}
+    assert options.identity.mend_masks is True
+
+
+@pytest.mark.parametrize("count", ["sheep", "sheep=", "sheep=0", "=3", "sheep=few"])
+def test_count_that_is_none_is_one_clear_line(count: str, shell: Shell, video_path: Path) -> None:
+    assert shell("track", video_path, "--prompt", "sheep", "--count", count) == 2
+    assert count in shell.complaint
+    assert "must be CLASS=N" in shell.complaint
+
+
 def test_repair_prints_the_keys_of_the_contract(
     shell: Shell, video_path: Path, tracks_path: Path, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ HIDDEN = -1
 
 @dataclass(frozen=True, slots=True)
 class PathOptions:
-    """What speaks against a path, in arbitrary but common units; chosen on synthetic clips (docs/measurements.md)."""
+    """What speaks against a path, in arbitrary but common units; set by hand, not fitted to anything."""
 
     move: float = 1.0
     """For a step as long as the object, from one frame to the next."""

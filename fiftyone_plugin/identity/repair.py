@@ -49,7 +49,8 @@ def apply_repairs(tracks: Sequence[Track], repairs: Sequence[Repair]) -> tuple[T
         return tuple(t for t in sorted(tracks, key=lambda t: t.track_id) if not _is_patch(t))
     roots = [_root(k, segments) for k in range(len(segments))]
     ids: dict[int, int] = {}
-    next_id = max(by_id, default=0) + 1
+    # Tracks of masks chosen anew come later than the ids that were given without them, and must not change those.
+    next_id = max((t.track_id for t in tracks if not _is_patch(t)), default=0) + 1
     for k in sorted(set(roots), key=lambda k: (segments[k].start, segments[k].track_id)):
         segment = segments[k]
         if segment.origin is None and not segment.is_edited:

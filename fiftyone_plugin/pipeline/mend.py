@@ -133,7 +133,9 @@ def mend(
     together = sorted([*settled.resolution.repairs, *repairs], key=lambda r: (r.start, min(r.continues)))
     numbered = tuple(replace(r, repair_id=n) for n, r in enumerate(together, start=1))
     everything = (*settled.carried, *patches)
-    return Settled(apply_repairs(everything, numbered), everything, replace(settled.resolution, repairs=numbered))
+    phrases = {t.track_id: t.phrase for t in settled.tracks}  # some of which a person gave
+    mended = tuple(replace(t, phrase=phrases[t.track_id]) for t in apply_repairs(everything, numbered))
+    return Settled(mended, everything, replace(settled.resolution, repairs=numbered))
 
 
 def _contacts(tracks: Sequence[Track]) -> list[_Contact]:

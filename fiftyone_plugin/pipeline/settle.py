@@ -7,12 +7,12 @@ again on evidence that was kept. Knows neither models nor files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.identity import Resolution, apply_repairs, resolve
 from fiftyone_plugin.identity.camera import CameraPath
-from fiftyone_plugin.identity.constraints import Constraint
+from fiftyone_plugin.identity.constraints import Constraint, Named, locate
 from fiftyone_plugin.types import Gallery, Support, Track
 
 __all__ = ["Evidence", "Settled", "settle"]
@@ -56,4 +56,10 @@ def settle(
         constraints=constraints,
     )
     carried = found.with_confidence(evidence.tracks)
-    return Settled(apply_repairs(carried, found.repairs), carried, found)
+    return Settled(_named(apply_repairs(carried, found.repairs), constraints), carried, found)
+
+
+def _named(tracks: tuple[Track, ...], constraints: Sequence[Constraint]) -> tuple[Track, ...]:
+    """Tracks with the classes that a person gave them; of two names for one track the later holds."""
+    names = {locate(c.at, tracks): c.phrase for c in constraints if isinstance(c, Named)}
+    return tuple(replace(t, phrase=names.get(t.track_id, t.phrase)) for t in tracks) if names else tracks

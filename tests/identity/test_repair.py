@@ -191,3 +191,12 @@ def test_trace_names_the_propagated_track_of_every_mask(three: Any) -> None:
     origins = trace(three, [exchange(1, 2, 12)])
     assert origins[1] == {f: 1 if f < 12 else 2 for f in range(30)}
     assert origins[3] == dict.fromkeys(range(30), 3)
+
+
+def test_masks_chosen_anew_change_nobodys_id(three: Any, make_track: Any) -> None:
+    """The one who was first seen in the middle of a track keeps the id it had before any mask was chosen."""
+    split = Repair(1, RepairKind.SPLIT, 20, None, {2: None}, {2: 4}, 1.0, "somebody else")
+    patch = replace(make_track(9, range(10, 14), start_xy=(510, 10)), sources=(Source.RESEEDED,) * 4)
+    ids = [t.track_id for t in apply_repairs(three, [split])]
+    assert ids == [1, 2, 3, 4]
+    assert [t.track_id for t in apply_repairs((*three, patch), [split, reseed(patch, 1, start=10, stop=14)])] == ids

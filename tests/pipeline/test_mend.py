@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fiftyone_plugin import pipeline
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.identity import apply_repairs
@@ -29,6 +27,7 @@ def test_mending_changes_only_what_its_repairs_name_and_can_be_left_out() -> Non
     settled = settle(kept[0], options.identity)
     mended = mend(clip.source, models.propagator, models.embedder, settled, kept[0].galleries)
     anew = [r for r in mended.resolution.repairs if r.kind is RepairKind.RESEED]
+    assert anew, "the clip is one in which a mask runs over to a neighbour"
     named = {(i, f) for r in anew for i in r.relabels.values() if i for f in range(r.start, r.stop or 0)}
     before, after = masks(settled.tracks), masks(mended.tracks)
     hidden = {frame for r in anew for frame in range(r.start, r.stop or 0)}
@@ -42,4 +41,4 @@ def test_nothing_to_compare_with_is_left_as_it_is() -> None:
     clip = scenes.flock(102, frames=4)
     models = pipeline.Backends.load(TrackingOptions())
     settled = settle(Evidence((), {}, {}))
-    assert mend(clip.source, models.propagator, models.embedder, replace(settled), {}) == settled
+    assert mend(clip.source, models.propagator, models.embedder, settled, {}) is settled
