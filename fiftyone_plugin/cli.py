@@ -133,7 +133,6 @@ def _add_track(commands: Any) -> None:
     p.add_argument("--no-repair", action="store_true", help="plain propagation, no identity repair")
     p.add_argument(
         "--count",
-        type=_count,
         action="append",
         default=[],
         metavar="CLASS=N",
@@ -265,7 +264,7 @@ def _options(a: argparse.Namespace) -> TrackingOptions:
         detection=DetectionOptions(box_threshold=a.box_threshold, text_threshold=a.text_threshold),
         association=AssociationOptions(redetect_every_frames=a.redetect_every, max_tracks=a.max_tracks),
         propagation=_propagation(a),
-        identity=IdentityOptions(repair=not a.no_repair, counts=dict(a.count), mend_masks=a.mend_masks),
+        identity=IdentityOptions(repair=not a.no_repair, counts=dict(map(_count, a.count)), mend_masks=a.mend_masks),
         start=a.start,
         stop=a.stop,
         device=a.device,
@@ -275,7 +274,7 @@ def _options(a: argparse.Namespace) -> TrackingOptions:
 def _count(text: str) -> tuple[str, int]:
     phrase, _, number = text.rpartition("=")
     if not phrase or not number.isdigit() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be CLASS=N with N 1 or more, for example sheep=3")
+        raise OptionError(f"--count {text!r}: must be CLASS=N with N 1 or more, for example sheep=3")
     return phrase.strip().lower(), int(number)
 
 
