@@ -53,9 +53,9 @@ def _missing(message: str) -> None:
     pytest.skip(message)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium, gone with its module: Playwright's event loop runs meanwhile, and no operator can run in it."""
     path = find_chromium()
     if path is None:
         _missing("no Chromium on the path: install it (apt-get install chromium)")
@@ -69,7 +69,7 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clip(browser: Any, labels: Any) -> Iterator[Any]:
     """A dataset with the demo clip; asked for after the browser, whose absence skips the test at once."""
     # Its path is seen in screenshots, which are shown in the guides.
@@ -83,7 +83,7 @@ def clip(browser: Any, labels: Any) -> Iterator[Any]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(clip: Any, fiftyone_environment: dict[str, str], tmp_path_factory: Any) -> Iterator[str]:
     """Address of a running App server."""
     with socket.socket() as probe:
