@@ -19,6 +19,7 @@ from fiftyone_plugin.errors import FrameRangeError, OptionError
 from fiftyone_plugin.geometry import mask_boxes
 from fiftyone_plugin.identity import Resolution
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
+from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
 from fiftyone_plugin.pipeline.settle import Evidence, settle
@@ -26,9 +27,6 @@ from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.types import BoolArray, Frame, FrameMasks, Seed, Source, Track, TrackingResult
 
 __all__ = ["ObjectPrompt", "follow"]
-
-WINDOW_FRAMES = 32
-"""Frames held at once on the way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ def follow(
 
     walk.go(source, source.frames(first, options.stop), by_frame)
     if not walk.was_stopped and turn > options.start:
-        walk.go(source, _backwards(source, options.start, turn), firsts, is_backwards=True)
+        walk.go(source, backwards(source, options.start, turn + 1), firsts, is_backwards=True)
 
     tracks, resolution = recorder.tracks(), Resolution((), (), (), ())
     carried: tuple[Track, ...] = ()
@@ -139,12 +137,6 @@ def _checked(
     if not objects or len(objects) > options.association.max_tracks:
         raise OptionError(f"{len(objects)} objects: must be 1 to max_tracks = {options.association.max_tracks}")
     return by_frame
-
-
-def _backwards(source: FrameSource, start: int, last: int) -> Iterator[Frame]:
-    """Frames from `last` down to `start`."""
-    for stop in range(last + 1, start, -WINDOW_FRAMES):
-        yield from reversed(list(source.frames(max(start, stop - WINDOW_FRAMES), stop)))
 
 
 class _Walk:

@@ -24,6 +24,7 @@ from fiftyone_plugin.identity.encounters import find_contacts, intervals
 from fiftyone_plugin.identity.paths import HIDDEN, PathOptions, Pathway, choose_paths
 from fiftyone_plugin.identity.repair import trace
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
+from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.pipeline.settle import Settled
 from fiftyone_plugin.types import (
     BoolArray,
@@ -50,8 +51,6 @@ _ANCHOR_REACH_FRAMES = 8
 _MAX_FRAMES = 96
 """Longer contacts are left alone: masks carried back so far are no better than those carried forward."""
 _MAX_CLUSTER_FRAMES = 160
-_READ_FRAMES = 16
-"""Frames held at once."""
 _SAME_IOU = 0.8
 """Masks more alike than this are one mask: what is there stays."""
 _MIN_AREA_RATIO = 0.35
@@ -238,7 +237,7 @@ class _Work:
         found: dict[tuple[int, int], _Candidates] = {}
         session: PropagationSession | None = None
         last = max(c.after for c in cluster)
-        for frame in _backwards(source, min(c.start for c in cluster), last + 1):
+        for frame in backwards(source, min(c.start for c in cluster), last + 1):
             session = session or propagator.open(height_px=frame.height_px, width_px=frame.width_px)
             seen = session.advance(frame)
             self._gather(frame, seen, [c for c in cluster if c.start <= frame.index < c.stop], found)
@@ -456,9 +455,3 @@ def _shared_parts(
             if table.any():
                 shared[n][m], shared[m][n] = table, table.transpose(0, 2, 1)
     return shared
-
-
-def _backwards(source: FrameSource, low: int, high: int) -> Iterator[Frame]:
-    """Frames ``[low, high)`` from the last to the first."""
-    for stop in range(high, low, -_READ_FRAMES):
-        yield from reversed(list(source.frames(max(low, stop - _READ_FRAMES), stop)))

@@ -55,7 +55,7 @@ def _missing(message: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, gone with its module: Playwright's event loop runs meanwhile, and no operator can run in it."""
+    """A headless Chromium, gone with its module: in Playwright's event loop no test could run an operator."""
     path = find_chromium()
     if path is None:
         _missing("no Chromium on the path: install it (apt-get install chromium)")

@@ -11,7 +11,7 @@ import pytest
 from fiftyone_plugin.config import IdentityOptions, TrackingOptions
 from fiftyone_plugin.errors import FrameRangeError, OptionError
 from fiftyone_plugin.pipeline import ObjectPrompt, follow
-from fiftyone_plugin.pipeline.follow import WINDOW_FRAMES
+from fiftyone_plugin.pipeline.backwards import WINDOW_FRAMES
 from fiftyone_plugin.types import Seed, Source
 
 RED, BLUE, GREEN = (210, 40, 40), (40, 60, 220), (40, 190, 60)
