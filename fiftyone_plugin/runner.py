@@ -240,6 +240,7 @@ def prompt_dataset(
                 should_stop=was_asked,
                 propagator=propagator,
                 embedder=embedder,
+                constraints=labels.read_constraints(target, field),
             )
             if result.tracks or not result.was_stopped:
                 labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not result.was_stopped)

@@ -46,9 +46,6 @@ class Requirements:
     cuts: tuple[Cut, ...] = ()
     """Where a person said that something changes."""
 
-    def __bool__(self) -> bool:
-        return bool(self.together or self.apart or self.removed or self.cuts)
-
     def unwanted(self, tracklets: Sequence[Tracklet]) -> set[int]:
         """Indices of the tracklets that a person removed."""
         return {

@@ -18,6 +18,7 @@ from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.errors import FrameRangeError, OptionError
 from fiftyone_plugin.geometry import mask_boxes
 from fiftyone_plugin.identity import Resolution
+from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.pipeline.recorder import Recorder
@@ -50,6 +51,7 @@ def follow(
     should_stop: Callable[[], bool] | None = None,
     propagator: Propagator | None = None,
     embedder: Embedder | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> TrackingResult:
     """Track the objects that were pointed at, from each prompt on, and back to the first frame.
 
@@ -61,6 +63,7 @@ def follow(
         should_stop: Asked before every frame; when it says yes, the result holds what was tracked up to there.
         propagator: One that is already loaded; by default the one that `options` name, as for the next.
         embedder: See there.
+        constraints: What a person said of this video's identities; it holds, where repair is on.
 
     Raises:
         OptionError: No prompt, two for one object and frame, or more objects than `max_tracks`.
@@ -92,8 +95,9 @@ def follow(
 
     tracks, resolution = recorder.tracks(), Resolution((), (), (), ())
     carried: tuple[Track, ...] = ()
-    if options.identity.repair and len(tracks) > 1:
-        settled = settle(Evidence(tracks, recorder.galleries(), recorder.supports()), options.identity)
+    if options.identity.repair and (len(tracks) > 1 or constraints):
+        evidence = Evidence(tracks, recorder.galleries(), recorder.supports())
+        settled = settle(evidence, options.identity, constraints=constraints)
         tracks, carried, resolution = settled.tracks, settled.carried, settled.resolution
     warnings = ["stopped as asked; the tracks are not complete"] if walk.was_stopped else []
     lost = sorted({p.seed.track_id for p in prompts} - {t.track_id for t in tracks})

@@ -10,6 +10,7 @@ import pytest
 
 from fiftyone_plugin.config import IdentityOptions, TrackingOptions
 from fiftyone_plugin.errors import FrameRangeError, OptionError
+from fiftyone_plugin.identity.constraints import Anchor, Named
 from fiftyone_plugin.pipeline import ObjectPrompt, follow
 from fiftyone_plugin.pipeline.backwards import WINDOW_FRAMES
 from fiftyone_plugin.types import Seed, Source
@@ -66,6 +67,15 @@ def test_follow_one_object_marked_twice_is_one_track_with_two_seeds(apart: Any, 
     (track,) = result.tracks
     assert track.frame_indices.tolist() == list(range(70))
     assert [i for i, s in enumerate(track.sources) if s is Source.SEED] == [20, 50]
+
+
+def test_follow_obeys_what_a_person_said(apart: Any, scripted_models: Any) -> None:
+    x0, y0, x1, y1 = apart.truth()[0].boxes_xyxy[7].tolist()
+    word = Named(Anchor(5, 7, (x0, y0, x1, y1)), "goat")
+    prompts = [prompt(apart, 1, 40, phrase="sheep")]
+    assert run(apart, scripted_models(apart), prompts, TrackingOptions()).tracks[0].phrase == "sheep"
+    told = run(apart, scripted_models(apart), prompts, TrackingOptions(), constraints=[word])
+    assert [t.phrase for t in told.tracks] == ["goat"]
 
 
 def test_follow_stays_inside_the_frames_asked_for(apart: Any, scripted_models: Any) -> None:
