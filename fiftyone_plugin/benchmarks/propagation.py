@@ -3,7 +3,8 @@
 All contestants (`propagation_contestants`) carry the same objects through the same frames in one process, taking turns
 every few frames, so that whatever else the machine does hits all alike. The video is drawn beforehand, so that nothing
 is decoded; what is measured is from the pixels of a frame to the masks of all objects at its full size, on the CPU.
-Masks are compared on the way: a fast backend that answers something else would show.
+Masks are compared on the way: a fast backend that answers something else would show. Memory is measured in a process of
+its own for every backend and length, because a process never forgets its peak.
 
     shepherd bench propagation --quick                               a CPU, some minutes
     shepherd bench propagation --device cuda --variant tiny --random --objects 1 4 8 16 32
@@ -22,6 +23,7 @@ import itertools
 import json
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +58,8 @@ class SpeedRow:
     objects: int
     milliseconds: float
     """Median over the turns of the time of a frame."""
+    processor_milliseconds: float
+    """The same of the time that the processor spent on it, all threads together: other work hardly counts in it."""
     agreement: float
     """Mean IoU of its masks and those of the first backend, in [0, 1]."""
     visible: float
@@ -75,9 +79,11 @@ class MemoryRow:
     gpu_mib: float
     """What lies on the GPU, model included; 0 without one."""
     gpu_peak_mib: float
-    """Most that lay there since the length before."""
+    """Most that lay there at once."""
     host_mib: float
     """Resident memory of the process."""
+    host_peak_mib: float
+    """Its peak since the process began."""
 
 
 def moving_boxes(objects: int, *, height_px: int, width_px: int, start: int = 0) -> Iterator[tuple[Frame, list[Seed]]]:
@@ -121,6 +127,7 @@ def measure_speed(
     for contestant in contestants:
         contestant.take(_WARM_UP_FRAMES)
         contestant.milliseconds.clear()
+        contestant.processor_milliseconds.clear()
     done = 0
     while done < frames:
         count = min(turn, frames - done)
@@ -138,6 +145,7 @@ def measure_speed(
             contestant.name,
             objects,
             statistics.median(contestant.milliseconds),
+            statistics.median(contestant.processor_milliseconds),
             statistics.fmean(contestant.agreement),
             statistics.fmean(contestant.visible),
             contestant.gpu_mib,
@@ -146,24 +154,19 @@ def measure_speed(
     ]
 
 
-def measure_memory(
-    backend: Propagator, *, objects: int, lengths: Sequence[int], height_px: int, width_px: int
-) -> list[MemoryRow]:
-    """Look at what a walk holds after so many frames: `lengths`, increasing."""
+def measure_memory(backend: Propagator, *, objects: int, frames: int, height_px: int, width_px: int) -> MemoryRow:
+    """Look at what a walk holds after so many frames; for the peaks, in a process that has done nothing else."""
     before = _tensor_bytes()
     drawn = list(itertools.islice(moving_boxes(objects, height_px=height_px, width_px=width_px), _DRAWN_FRAMES))
     contestant = _Contestant(backend, drawn, height_px=height_px, width_px=width_px)
-    rows = []
-    for done, length in zip([0, *lengths], lengths, strict=False):
-        _reset_gpu_peak()
-        for _ in range(length - done):
-            contestant.take(1, is_timed=False)
-        gpu = torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-        rows.append(
-            MemoryRow(backend.name, length, (_tensor_bytes() - before) / 2**20, gpu, _gpu_peak_mib(), _resident_mib())
-        )
+    _reset_gpu_peak()
+    for _ in range(frames):
+        contestant.take(1, is_timed=False)
+    gpu = torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    held = (_tensor_bytes() - before) / 2**20
+    row = MemoryRow(backend.name, frames, held, gpu, _gpu_peak_mib(), _resident_mib(), _peak_mib())
     contestant.close()
-    return rows
+    return row
 
 
 class _Contestant:
@@ -174,6 +177,7 @@ class _Contestant:
     ) -> None:
         self.name = backend.name
         self.milliseconds: list[float] = []
+        self.processor_milliseconds: list[float] = []
         self.agreement: list[float] = []
         self.visible: list[float] = []
         self.gpu_mib = 0.0
@@ -189,11 +193,12 @@ class _Contestant:
         if is_timed:
             _reset_gpu_peak()
         _wait_for_gpu()
-        began = time.perf_counter()
+        began, processor_began = time.perf_counter(), time.process_time()
         answers = [self._session.advance(frame) for frame in itertools.islice(self._frames, count)]
         _wait_for_gpu()
         if is_timed:
             self.milliseconds.append(1e3 * (time.perf_counter() - began) / count)
+            self.processor_milliseconds.append(1e3 * (time.process_time() - processor_began) / count)
             self.gpu_mib = max(self.gpu_mib, _gpu_peak_mib())
         return [np.asarray(a.masks[np.argsort(a.track_ids)]) for a in answers]
 
@@ -213,53 +218,85 @@ def main(argv: Sequence[str] | None = None) -> int:
         if a.output is not None:
             write_atomically(a.output, json.dumps([asdict(row) for row in knobs]).encode())
         return 0
+    if a.alone:
+        print(json.dumps(asdict(_walk_alone(a))))
+        return 0
     size = {"height_px": a.height, "width_px": a.width}
-    options = PropagationOptions(
-        objects_per_batch=a.objects_per_batch, graphs=not a.no_graphs, kernels=not a.no_kernels
-    )
-    backends = [
-        make_contestant(name, a.variant, device=a.device, is_random=a.random, options=options) for name in a.only
-    ]
+    backends = [_contestant(a, name) for name in a.only] if a.frames else []
     print(_about(a))
     found: dict[str, Any] = {"about": _about(a), "speed": [], "memory": []}
-    print("\n| objects | backend | ms a frame | frames/s | times first | IoU with first | GPU MiB |")
-    print("|---|---|---|---|---|---|---|")
-    for objects in a.objects:
-        rows = measure_speed(backends, objects=objects, frames=a.frames, **size)
+    if backends:
+        print(
+            "\n| objects | backend | ms a frame | frames/s | times first | CPU ms | times | IoU with first | GPU MiB |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
+    for count in a.objects if backends else []:
+        rows = measure_speed(backends, objects=count, frames=a.frames, **size)
         found["speed"] += [asdict(row) for row in rows]
         for row in rows:
             ratio = rows[0].milliseconds / row.milliseconds
+            processor = row.processor_milliseconds
             print(
-                f"| {objects} | {row.backend} | {row.milliseconds:.1f} | {1e3 / row.milliseconds:.1f} | {ratio:.2f} | "
+                f"| {count} | {row.backend} | {row.milliseconds:.1f} | {1e3 / row.milliseconds:.1f} | {ratio:.2f} | "
+                f"{processor:.1f} | {rows[0].processor_milliseconds / processor:.2f} | "
                 f"{row.agreement:.4f} | {row.gpu_mib:.0f} |",
-                flush=True,
-            )
-    objects = max(a.objects)
-    if a.lengths:
-        print(f"\n| backend, {objects} objects | frames | tensors held, MiB | on the GPU | peak there | process |")
-        print("|---|---|---|---|---|---|")
-    for backend in backends if a.lengths else []:
-        for held in measure_memory(backend, objects=objects, lengths=a.lengths, **size):
-            found["memory"].append(asdict(held))
-            print(
-                f"| {backend.name} | {held.frames} | {held.held_mib:.1f} | {held.gpu_mib:.0f} | "
-                f"{held.gpu_peak_mib:.0f} | {held.host_mib:.0f} |",
                 flush=True,
             )
     for backend in backends:
         warm_up = getattr(backend, "warm_up_seconds", 0.0)
         if warm_up:
-            print(f"\n{backend.name} spent {warm_up:.1f} s on recording: {', '.join(getattr(backend, 'recorded', ()))}")
-    print(f"\nPeak memory of the whole process: {_peak_mib():.0f} MiB")
+            print(f"\n{backend.name} warmed up for {warm_up:.1f} s: {', '.join(getattr(backend, 'recorded', ()))}")
+    # What the walks are measured in must not share a GPU with these.
+    backends.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if a.lengths:
+        print(f"\n| backend, {max(a.objects)} objects | frames | tensors held, MiB | GPU | GPU peak | process | peak |")
+        print("|---|---|---|---|---|---|---|")
+    for name, frames in itertools.product(a.only, a.lengths):
+        held = _in_its_own_process(sys.argv[1:] if argv is None else argv, name, frames)
+        found["memory"].append(asdict(held))
+        print(
+            f"| {held.backend} | {held.frames} | {held.held_mib:.1f} | {held.gpu_mib:.0f} | {held.gpu_peak_mib:.0f} | "
+            f"{held.host_mib:.0f} | {held.host_peak_mib:.0f} |",
+            flush=True,
+        )
     if a.output is not None:
         write_atomically(a.output, json.dumps(found, indent=1).encode())
     return 0
 
 
+def _contestant(a: argparse.Namespace, name: str) -> Propagator:
+    options = PropagationOptions(
+        objects_per_batch=a.objects_per_batch,
+        graphs=not a.no_graphs,
+        kernels=not a.no_kernels,
+        image_scale=a.image_scale,
+    )
+    return make_contestant(name, a.variant, device=a.device, is_random=a.random, options=options)
+
+
+def _in_its_own_process(argv: Sequence[str], name: str, frames: int) -> MemoryRow:
+    alone = [*argv, "--only", name, "--lengths", str(frames), "--alone"]
+    ran = subprocess.run([sys.executable, "-m", __spec__.name, *alone], check=True, stdout=subprocess.PIPE, text=True)
+    return MemoryRow(**json.loads(ran.stdout))
+
+
+def _walk_alone(a: argparse.Namespace) -> MemoryRow:
+    (name,), (frames,) = a.only, a.lengths
+    return measure_memory(
+        _contestant(a, name), objects=max(a.objects), frames=frames, height_px=a.height, width_px=a.width
+    )
+
+
 def _about(a: argparse.Namespace) -> str:
     device = torch.cuda.get_device_name() if a.device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     weights = "random weights" if a.random else "its weights"
-    return f"SAM 2.1 {a.variant} with {weights}, {device}, torch {torch.__version__}, video {a.width} x {a.height}"
+    scale = "" if a.image_scale == 1 else f", image scale {a.image_scale:g}"
+    return (
+        f"SAM 2.1 {a.variant} with {weights}, {device}, torch {torch.__version__}, video {a.width} x {a.height}{scale}"
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -273,19 +310,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", choices=CONTESTANTS, help="contestants; the first is what others are held to"
     )
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 4, 8])
-    parser.add_argument("--frames", type=int, default=40, help="timed frames for each number of objects")
+    parser.add_argument("--frames", type=int, default=40, help="timed frames for each number of objects; 0 for none")
     parser.add_argument("--lengths", type=int, nargs="*", default=[50, 100, 200], help="frames, for the memory")
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--objects-per-batch", type=int, default=PropagationOptions().objects_per_batch)
+    parser.add_argument("--image-scale", type=float, default=1.0, help="of the picture that all of them see")
     parser.add_argument("--no-graphs", action="store_true", help="the engine without CUDA graphs")
     parser.add_argument("--no-kernels", action="store_true", help="the engine without its Triton kernels")
     parser.add_argument("--knobs", action="store_true", help="instead, every setting of the engine on drawn clips")
     parser.add_argument("--clips", type=int, default=3, help="drawn clips of --frames frames, with --knobs")
     parser.add_argument("--output", type=Path, help="JSON file")
     parser.add_argument("--quick", action="store_true", help="few frames")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
-    if a.quick:
+    if a.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {a.device}: torch finds no GPU here; use --device cpu")
+    if a.quick and not a.alone:
         a.frames, a.lengths = 12, [10, 20, 40]
     a.only = a.only or list(CONTESTANTS)
     return a
@@ -337,9 +378,15 @@ def _resident_mib() -> float:
 
 
 def _peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts KiB, macOS bytes.
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # macOS counts bytes, others KiB.
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    # Not what getrusage says: a process begins there with the peak of the one that started it.
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fiftyone_plugin.propagators.warm_up import warming_up
+
 __all__ = ["GraphCache"]
 
 _log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class GraphCache:
         self.seconds = 0.0
         """Spent on warm-up and recording so far."""
         self.recorded: list[str] = []
-        """What was recorded: name and shapes."""
+        """What was recorded: name, and shape of the longest input."""
         self._pool: Any = None
 
     def wrap(self, name: str, function: TensorFunction) -> TensorFunction:
@@ -68,11 +70,15 @@ class GraphCache:
         return call
 
     def _record(self, name: str, function: TensorFunction, inputs: tuple[Tensor, ...]) -> _Recording | None:
+        # Objects share the features of a frame, so not every input tells how many they are.
+        telling = max(inputs, key=lambda x: (len(x), x.nelement()))
+        called = f"{name} {'x'.join(str(n) for n in telling.shape)}"
         began = time.perf_counter()
         try:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            recording = _Recording(function, inputs, self._pool)
+            with warming_up(f"CUDA graph of {called}"):
+                recording = _Recording(function, inputs, self._pool)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -81,8 +87,7 @@ class GraphCache:
             _log.warning("%s: CUDA graphs are off, everything runs step by step (%s)", name, reason)
             return None
         self.seconds += time.perf_counter() - began
-        self.recorded.append(f"{name} {'x'.join(str(n) for n in inputs[0].shape)}")
-        _log.info("recorded %s in %.1f s", self.recorded[-1], time.perf_counter() - began)
+        self.recorded.append(called)
         return recording
 
 

@@ -154,10 +154,11 @@ class MemoryEntries:
         return {"values": bits.numpy(), "steps": self.steps.copy(), "is_valid": self.is_valid.copy()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Become what `state` was taken of."""
-        bits = torch.from_numpy(np.array(state["values"]))
-        values = bits.view(self.values.dtype) if self.values.element_size() == 2 else bits
-        self.values = values.to(self.values.device)
+        """Become what `state` was taken of; numbers of another type, from another device, become those of this one."""
+        values = torch.from_numpy(np.array(state["values"]))
+        if values.dtype == torch.int16:
+            values = values.view(self.values.dtype if self.values.element_size() == 2 else torch.bfloat16)
+        self.values = values.to(self.values)
         self.steps, self.is_valid = np.array(state["steps"]), np.array(state["is_valid"])
 
     def _write(self, slots: IntArray, positions: NDArray[np.int64], step: int, values: Tensor) -> None:
@@ -174,7 +175,15 @@ class MemoryBank:
     slot that is means nothing.
     """
 
-    def __init__(self, shape: BankShape, *, dtype: torch.dtype, device: str, capacity: int = 1) -> None:
+    def __init__(
+        self,
+        shape: BankShape,
+        *,
+        map_dtype: torch.dtype,
+        pointer_dtype: torch.dtype,
+        device: str,
+        capacity: int = 1,
+    ) -> None:
         self.shape = shape
         self._slots: dict[int, int] = {}
         self._free = list(range(capacity - 1, -1, -1))
@@ -184,7 +193,7 @@ class MemoryBank:
             (shape.tokens, shape.map_channels),
             max_seeds=shape.max_seeds,
             max_recent=shape.max_recent_maps,
-            dtype=dtype,
+            dtype=map_dtype,
             device=device,
         )
         self._pointers = MemoryEntries(
@@ -192,7 +201,7 @@ class MemoryBank:
             (shape.pointer_channels,),
             max_seeds=shape.max_seeds,
             max_recent=shape.max_recent_pointers,
-            dtype=dtype,
+            dtype=pointer_dtype,
             device=device,
         )
 

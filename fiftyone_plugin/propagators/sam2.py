@@ -19,6 +19,7 @@ Knows nothing of why tracks are seeded, restarted or dropped.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from fiftyone_plugin.propagators.sam2_ahead import FramesAhead
 from fiftyone_plugin.propagators.sam2_attention import MemoryAttention, has_kernels
 from fiftyone_plugin.propagators.sam2_heads import ObjectHeads, Prediction
 from fiftyone_plugin.propagators.sam2_image import FrameFeatures, ImageEncoder
+from fiftyone_plugin.propagators.sam2_masks import enlarge_masks
 from fiftyone_plugin.propagators.sam2_model import best_dtype, check_switches, computing_in, load_model
 from fiftyone_plugin.propagators.sam2_step import TrackStep
 from fiftyone_plugin.propagators.walk import Walk
@@ -94,7 +96,9 @@ class Sam2Propagator:
         # Encoding runs beside the rest, so that the two must not share working memory.
         self._graphs = [GraphCache(), GraphCache()] if is_cuda and options.graphs else []
         for_frames, for_objects = self._graphs or (None, None)
+        began = time.perf_counter()
         uses_kernels = options.kernels and has_kernels(device, self.dtype)
+        self._kernel_seconds = time.perf_counter() - began if uses_kernels else 0.0
         with torch.inference_mode():
             self.attention = MemoryAttention(model, device=device, dtype=self.dtype, use_kernels=uses_kernels)
             self.heads = ObjectHeads(model, dtype=self.dtype)
@@ -117,12 +121,12 @@ class Sam2Propagator:
 
     @property
     def warm_up_seconds(self) -> float:
-        """Spent on recording CUDA graphs so far."""
-        return sum(cache.seconds for cache in self._graphs)
+        """Spent so far on compiling and testing Triton kernels, and on recording CUDA graphs."""
+        return self._kernel_seconds + sum(cache.seconds for cache in self._graphs)
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """The CUDA graphs there are: what for, and the shape of the first input."""
+        """The CUDA graphs there are: what for, and the shape of the longest input, objects or frames first."""
         return tuple(name for cache in self._graphs for name in cache.recorded)
 
     def open(self, *, height_px: int, width_px: int) -> Sam2Session:
@@ -149,8 +153,8 @@ class _Carried:
 
     track_ids: IntArray
     """(K,)."""
-    masks: Tensor
-    """bool (K, H, W), on the CPU."""
+    logits: Tensor
+    """float32 (K, 4h, 4w), on the CPU: above 0 on the object."""
     scores: Tensor
     """float32 (2, K), on the CPU: predicted IoU and object logit."""
     maps: Tensor
@@ -158,16 +162,16 @@ class _Carried:
     is_ready: Any
     """CUDA event; None on a CPU."""
 
-    def answer(self, frame_index: int, rows: IntArray) -> FrameMasks:
-        """Wait until it has arrived; `rows` are those that are wanted."""
+    def answer(self, frame: Frame, rows: IntArray) -> FrameMasks:
+        """Wait until it has arrived, and make the masks; `rows` are those that are wanted.
+
+        A GPU works on the next frame meanwhile.
+        """
         if self.is_ready is not None:
             self.is_ready.synchronize()
         scores = self.scores.numpy()[:, rows]
-        is_all = len(rows) == len(self.track_ids)
-        masks = self.masks.numpy()
-        return FrameMasks(
-            frame_index, self.track_ids[rows], masks if is_all else masks[rows], scores[0].clip(0, 1), scores[1]
-        )
+        masks = enlarge_masks(self.logits.numpy()[rows], height_px=frame.height_px, width_px=frame.width_px)
+        return FrameMasks(frame.index, self.track_ids[rows], masks, scores[0].clip(0, 1), scores[1])
 
 
 class Sam2Session:
@@ -186,9 +190,12 @@ class Sam2Session:
         self._fed: FramesAhead | None = None
         self._begun: tuple[Frame, list[_Carried]] | None = None
         self._changed: set[int] = set()
-        memory_dtype = torch.float16 if propagator.dtype == torch.float16 else torch.bfloat16
+        # As the official predictor keeps them: maps are rounded to 16 bits everywhere, pointers are not.
+        map_dtype = torch.float16 if propagator.dtype == torch.float16 else torch.bfloat16
         with torch.inference_mode():
-            self.bank = MemoryBank(propagator.bank_shape, dtype=memory_dtype, device=propagator.device)
+            self.bank = MemoryBank(
+                propagator.bank_shape, map_dtype=map_dtype, pointer_dtype=propagator.dtype, device=propagator.device
+            )
 
     @property
     def track_ids(self) -> tuple[int, ...]:
@@ -252,7 +259,7 @@ class Sam2Session:
                 self._remember(batch, rows)
             self._changed.clear()
             self._begin_next(frame, live)
-        return _in_order(live, [b.answer(frame.index, rows) for b, rows in zip(carried, kept, strict=True)])
+        return _in_order(live, [b.answer(frame, rows) for b, rows in zip(carried, kept, strict=True)])
 
     def seed(self, seeds: Sequence[Seed]) -> FrameMasks:
         """Start tracks, or restart live ones, on the current frame, and return the masks of exactly these.
@@ -275,7 +282,7 @@ class Sam2Session:
             self.bank.write_seeds(track_ids, self._walk.step, maps, prediction.pointers)
             self._changed.update(track_ids)
             carried = self._collect(track_ids, prediction, maps)
-        return carried.answer(self._walk.frame.index, np.arange(len(track_ids)))
+        return carried.answer(self._walk.frame, np.arange(len(track_ids)))
 
     def forget(self, track_ids: Sequence[int]) -> None:
         """Keep the current frame out of the memory of these tracks.
@@ -383,19 +390,16 @@ class Sam2Session:
         )
 
     def _collect(self, track_ids: Sequence[int], prediction: Prediction, maps: Tensor) -> _Carried:
-        """Send masks and scores on their way to the CPU."""
-        masks = self._upsample(prediction.mask_logits)
+        """Send mask logits and scores on their way to the CPU."""
+        logits = prediction.mask_logits.float()
         scores = torch.stack([prediction.mask_scores.float(), prediction.object_logits.float()])
         is_ready = None
         if self._is_cuda:
-            masks, scores = _to_cpu(masks), _to_cpu(scores)
+            logits, scores = _to_cpu(logits), _to_cpu(scores)
             is_ready = torch.cuda.current_stream().record_event()
-        return _Carried(np.array(track_ids, np.int64), masks, scores, maps, prediction.pointers, is_ready)
-
-    def _upsample(self, logits: Tensor) -> Tensor:
-        """Mask logits to bool masks of the frame's size: (K, 4h, 4w) to (K, H, W)."""
-        size = (self._walk.height_px, self._walk.width_px)
-        return F.interpolate(logits[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+        else:
+            logits, scores = logits.cpu(), scores.cpu()
+        return _Carried(np.array(track_ids, np.int64), logits, scores, maps, prediction.pointers, is_ready)
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

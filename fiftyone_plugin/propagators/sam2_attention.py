@@ -26,6 +26,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from fiftyone_plugin.errors import ModelUnavailableError
+from fiftyone_plugin.propagators.warm_up import warming_up
 
 __all__ = ["MemoryAttention", "MemoryTokens", "has_kernels"]
 
@@ -231,7 +232,8 @@ class MemoryAttention:
         q = q.expand(len(keys), -1, -1)
         mask = None
         if lengths is not None:
-            mask = torch.arange(keys.shape[1], device=keys.device) < lengths[:, None]
+            # Rows that are not used look at something all the same: the softmax of nothing is no number.
+            mask = torch.arange(keys.shape[1], device=keys.device) < lengths.clamp(min=1)[:, None]
         if not self._is_cpu:
             # Kernels of torch want narrow values padded, or take the slowest path.
             padded = F.pad(values, (0, keys.shape[2] - values.shape[2]))
@@ -258,7 +260,8 @@ def has_kernels(device: str, dtype: torch.dtype) -> bool:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
-        importlib.import_module(_KERNELS).check(device, dtype)
+        with warming_up(f"Triton kernels on {device}, compiled and compared with torch"), torch.cuda.device(device):
+            importlib.import_module(_KERNELS).check(device, dtype)
     except Exception as error:  # whatever a compiler can throw
         reason = (str(error) or type(error).__name__).splitlines()[0]
         _log.warning("sam2: own kernels are off, torch's are used (%s)", reason)

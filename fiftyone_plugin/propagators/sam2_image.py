@@ -136,8 +136,8 @@ class ImageEncoder:
         """
         if not self._is_cuda:
             return self.encode(list(frames.numpy())), None
-        user = torch.cuda.current_stream()
-        stream = self._stream_of_its_own()
+        user = torch.cuda.current_stream(self._device)
+        stream = self._stream_of_its_own(user)
         with computing_in(self._device, self._dtype), torch.cuda.stream(stream):
             levels = self._encoded(self.pixels.scale_on_device(frames.to(self._device, non_blocking=True)))
             is_ready = stream.record_event()
@@ -148,15 +148,17 @@ class ImageEncoder:
     def wait(self, is_ready: torch.cuda.Event | None) -> None:
         """Let what the GPU is going to do wait for features; the CPU does not."""
         if is_ready is not None:
-            torch.cuda.current_stream().wait_event(is_ready)
+            torch.cuda.current_stream(self._device).wait_event(is_ready)
 
     def _encoded(self, pixels: Tensor) -> tuple[Tensor, ...]:
         # What a recording gives is overwritten by the next one.
         return tuple(level.clone() for level in self._forward(pixels))
 
-    def _stream_of_its_own(self) -> torch.cuda.Stream:
+    def _stream_of_its_own(self, user: torch.cuda.Stream) -> torch.cuda.Stream:
         if self._stream is None:
-            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            # The weights may still be on their way to the GPU, or into their type.
+            self._stream.wait_stream(user)
         return self._stream
 
     def _features(self, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ permutes the weights accordingly. Knows nothing of SAM 2 otherwise. Import it on
 # ruff: noqa: N803 - Triton's constants of a kernel are written in capitals
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,7 +25,11 @@ from torch import Tensor
 __all__ = ["attend", "check", "project_keys", "rotate"]
 
 _QUERIES_PER_PROGRAM = 128
-_KEYS_PER_STEP = 64
+_LARGE_STEPS = (64, 3)
+"""Keys at once, and steps under way at once: 144 KiB of shared memory on an A100, 184 on an H100."""
+_SMALL_STEPS = (32, 2)
+"""84 KiB, for GPUs that have 99: GeForce RTX 30 to 50, A10, L4, L40."""
+_LARGE_STEPS_NEED_BYTES = 160 * 1024
 _MAX_PARTS = 8
 _LOG2_E = 1.4426950408889634
 
@@ -159,7 +164,8 @@ def attend(
     rows, key_count, width = keys.shape
     query_count, channels = queries.shape[1], values.shape[2]
     block_q = tuning.pop("block_q", _QUERIES_PER_PROGRAM)
-    block_k = tuning.pop("block_k", _KEYS_PER_STEP)
+    keys_per_step, stages = _steps(keys.device)
+    block_k = tuning.pop("block_k", keys_per_step)
     blocks = triton.cdiv(query_count, block_q)
     parts = tuning.pop("parts", max(1, min(multiprocessors // (blocks * rows), _MAX_PARTS)))
     dtype = values.dtype if parts == 1 else torch.float32
@@ -170,7 +176,7 @@ def attend(
         queries, keys, values, keys if lengths is None else lengths, sums, maxima, weights, key_count,
         _LOG2_E * width**-0.5, 0 if len(queries) == 1 else queries.stride(0), keys.stride(0), values.stride(0), rows,
         query_count, D=width, C=channels, BLOCK_Q=block_q, BLOCK_K=block_k, PARTS=parts, IS_WHOLE=lengths is None,
-        num_warps=tuning.pop("num_warps", 8), num_stages=tuning.pop("num_stages", 3),
+        num_warps=tuning.pop("num_warps", 8), num_stages=tuning.pop("num_stages", stages),
     )  # fmt: skip
     if parts == 1:
         return sums[0]
@@ -267,6 +273,15 @@ def check(device: str | torch.device, dtype: torch.dtype, *, queries: int = 256,
         for row, length in enumerate(lengths.tolist()):
             scores = query[row].float() @ keys[row, :length].float().T * width**-0.5
             _require_close("attend", found[row], scores.softmax(dim=-1) @ values[row, :length].float())
+
+
+@lru_cache
+def _steps(device: torch.device) -> tuple[int, int]:
+    """As much as the shared memory of the GPU holds."""
+    if device.type != "cuda":
+        return _LARGE_STEPS
+    has_bytes = triton.runtime.driver.active.utils.get_device_properties(device.index)["max_shared_mem"]
+    return _LARGE_STEPS if has_bytes >= _LARGE_STEPS_NEED_BYTES else _SMALL_STEPS
 
 
 def _require_close(name: str, found: Tensor, expected: Tensor) -> None:

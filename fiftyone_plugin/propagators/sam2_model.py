@@ -10,7 +10,7 @@ import importlib
 import importlib.resources
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -200,11 +200,13 @@ def inference(device: str, dtype: torch.dtype | None = None) -> Iterator[None]:
 def computing_in(device: str, dtype: torch.dtype) -> Iterator[None]:
     """Without gradients, for modules that were turned into bfloat16 themselves: autocast stays off but for float16.
 
-    Autocast would turn the results of every normalisation into float32 and back.
+    Autocast would turn the results of every normalisation into float32 and back. On ``cuda:1`` and others, streams,
+    events and Triton belong to this GPU meanwhile, and not to the first.
     """
     # Without the cache of converted weights: a CUDA graph must not read what is freed when the context ends.
     autocast = torch.autocast(torch.device(device).type, dtype, enabled=dtype == torch.float16, cache_enabled=False)
-    with torch.inference_mode(), autocast:
+    is_cuda = torch.device(device).type == "cuda"
+    with torch.inference_mode(), autocast, torch.cuda.device(device) if is_cuda else nullcontext():
         yield
 
 

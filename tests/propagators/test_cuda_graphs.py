@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -57,6 +58,18 @@ def test_every_set_of_shapes_is_recorded_once() -> None:
     assert call(on_gpu(1.0, 2.0))[0].tolist() == [102.0, 104.0]
     assert cache.recorded == ["doubling 1", "doubling 2"]
     assert cache.seconds > 0
+
+
+def test_recording_is_announced_once_with_what_and_how_long(caplog: pytest.LogCaptureFixture) -> None:
+    cache = GraphCache()
+    call = cache.wrap("objects", lambda features, maps: (features + maps.sum(),))
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            call(on_gpu(*range(9)).reshape(1, 9), on_gpu(1.0, 2.0))
+    before, after = (r.getMessage() for r in caplog.records)
+    # The frame is the first and largest input whatever the number of objects; the longest one tells them.
+    assert before == "warming up: CUDA graph of objects 2"
+    assert re.fullmatch(r"warmed up: CUDA graph of objects 2, in \d+\.\d s", after)
 
 
 def test_tensors_on_the_cpu_are_not_recorded() -> None:

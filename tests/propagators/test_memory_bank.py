@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ SHAPE = BankShape(tokens=2, map_channels=3, pointer_channels=4, max_seeds=3, max
 
 
 def make_bank() -> MemoryBank:
-    return MemoryBank(SHAPE, dtype=torch.float32, device="cpu")
+    return MemoryBank(SHAPE, map_dtype=torch.float32, pointer_dtype=torch.float32, device="cpu")
 
 
 def entries(value: float, count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,6 +114,22 @@ def test_padded_rows_mask_what_is_not_there() -> None:
     assert view.pointers.shape == (1, SHAPE.max_seeds + SHAPE.max_recent_pointers, 4)
     assert view.map_mask is not None
     assert view.map_mask.tolist() == [[True, False, False, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)],
+    ids=["same device", "from a CPU to a GPU", "from a GPU to a CPU"],
+)
+def test_pointers_go_on_where_another_type_is_kept(before: torch.dtype, after: torch.dtype) -> None:
+    banks = [MemoryBank(SHAPE, map_dtype=torch.bfloat16, pointer_dtype=each, device="cpu") for each in (before, after)]
+    banks[0].add(7)
+    banks[0].write_seeds([7], 0, *entries(1.2345))
+    banks[1].load_state(banks[0].state())
+    old, new = (bank.read([7], 1, is_padded=False) for bank in banks)
+    assert new.pointers.dtype == after
+    torch.testing.assert_close(new.pointers, old.pointers.to(after), rtol=0, atol=0)
+    torch.testing.assert_close(new.maps, old.maps, rtol=0, atol=0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["step", "seed", "forget", "add", "drop"]), st.integers(1, 4)), max_size=40))

@@ -181,6 +181,36 @@ def test_engine_in_16_bits_sees_what_it_sees_in_float32(dtype: torch.dtype) -> N
     assert (masks[0] & masks[1]).sum() / union > 0.9
 
 
+def test_pointers_are_kept_as_they_are_and_maps_in_16_bits(propagator: Sam2Propagator) -> None:
+    """As the official predictor does it; pointers in 16 bits made masks part that were close to parting."""
+    session = propagator.open(height_px=48, width_px=80)
+    session.advance(frame(0))
+    session.seed(seeds(1))
+    view = session.bank.read([1], 1, is_padded=False)
+    assert view.maps.dtype == torch.bfloat16
+    assert (view.pointers != view.pointers.bfloat16().float()).any()
+
+
+def test_rows_that_pad_a_batch_hold_numbers(propagator: Sam2Propagator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded is compared with what was computed, padding included: nothing equals a number that is none."""
+    run = propagator.step.run
+    seen: list[int] = []
+
+    def looked_at(features: Any, memory: Any) -> Any:
+        prediction, maps = run(features, memory)
+        seen.append(len(maps))
+        for x in (prediction.mask_logits, prediction.mask_scores, prediction.object_logits, prediction.pointers, maps):
+            assert torch.isfinite(x).all()
+        return prediction, maps
+
+    monkeypatch.setattr(propagator.step, "run", looked_at)
+    session = as_on_a_gpu(propagator)
+    session.advance(frame(0))
+    session.seed(seeds(1, 2, 3))
+    assert len(session.advance(frame(1))) == 3
+    assert seen == [4]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(
@@ -194,7 +224,7 @@ def test_engine_in_16_bits_sees_what_it_sees_in_float32(dtype: torch.dtype) -> N
     ],
 )
 def test_gpu_sees_what_the_cpu_sees(dtype: torch.dtype | None, graphs: bool, kernels: bool) -> None:
-    options = PropagationOptions(graphs=graphs, kernels=kernels, objects_per_batch=2)
+    options = PropagationOptions(graphs=graphs, kernels=kernels, objects_per_batch=4)
     found: list[dict[tuple[int, int], np.ndarray]] = []
     for device in ("cpu", "cuda"):
         model = load_model("bundled", device=device, used_by="test")

@@ -9,13 +9,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 MAX_ERROR = 1e-5
 
@@ -85,6 +86,73 @@ def errors() -> dict[str, float]:
 @pytest.mark.parametrize("case", CASES)
 def test_kernel(case: str, errors: dict[str, float]) -> None:
     assert errors[case] < MAX_ERROR
+
+
+GPUS = {
+    "A100": (80, 163),
+    "A10, GeForce RTX 30": (86, 99),
+    "L4, GeForce RTX 40": (89, 99),
+    "H100": (90, 227),
+    "GeForce RTX 50": (120, 99),
+}
+"""Compute capability, and KiB of shared memory that a program may use (CUDA C++ Programming Guide, "Technical
+Specifications per Compute Capability")."""
+
+
+@pytest.fixture
+def gpu_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], torch.device]]:
+    """Makes Triton believe in a GPU with so many KiB of shared memory."""
+    from fiftyone_plugin.propagators import sam2_kernels
+
+    def made(shared_kib: int) -> torch.device:
+        utilities = SimpleNamespace(get_device_properties=lambda _: {"max_shared_mem": 1024 * shared_kib})
+        driver = SimpleNamespace(active=SimpleNamespace(utils=utilities))
+        monkeypatch.setattr(sam2_kernels.triton.runtime, "driver", driver)
+        return torch.device("cuda", 0)
+
+    sam2_kernels._steps.cache_clear()
+    yield made
+    sam2_kernels._steps.cache_clear()
+
+
+@pytest.mark.parametrize(("capability", "shared_kib"), GPUS.values(), ids=GPUS)
+def test_attention_fits_the_shared_memory_of_a_gpu(
+    capability: int, shared_kib: int, gpu_with: Callable[[int], torch.device]
+) -> None:
+    """Compiled for it, which takes no GPU; at the size of SAM 2.1."""
+    from fiftyone_plugin.propagators import sam2_kernels
+
+    keys_per_step, stages = sam2_kernels._steps(gpu_with(shared_kib))
+    assert compiled_shared_bytes(capability, keys_per_step, stages) <= 1024 * shared_kib
+
+
+def compiled_shared_bytes(capability: int, keys_per_step: int, stages: int) -> int:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fiftyone_plugin.propagators import sam2_kernels
+
+    constants = {"D": 256, "C": 64, "BLOCK_Q": 128, "BLOCK_K": keys_per_step, "PARTS": 1, "IS_WHOLE": False}
+    types = {
+        **dict.fromkeys(("queries", "keys", "values", "sums"), "*bf16"),
+        "lengths": "*i32",
+        **dict.fromkeys(("maxima", "weights_sums"), "*fp32"),
+        "scale_log2": "fp32",
+        **dict.fromkeys(constants, "constexpr"),
+    }
+    names = sam2_kernels._attend_kernel.arg_names
+    # Addresses and strides are known to be multiples of 16, as they are when it is launched.
+    aligned = [n for n in names if types.get(n, "").startswith("*") or "stride" in n or n == "query_count"]
+    source = ASTSource(
+        fn=sam2_kernels._attend_kernel,
+        signature={name: types.get(name, "i32") for name in names},
+        constexprs=constants,
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    made = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 8, "num_stages": stages}
+    )
+    return int(made.metadata.shared)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -145,13 +147,20 @@ def ampere(monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     monkeypatch.setattr(sam2_attention.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     sam2_attention.has_kernels.cache_clear()
     yield kernels
     sam2_attention.has_kernels.cache_clear()
 
 
-def test_kernels_are_on_where_they_work(ampere: Any) -> None:
-    assert sam2_attention.has_kernels("cuda", torch.bfloat16)
+def test_kernels_are_on_where_they_work_and_their_warm_up_is_announced_once(
+    ampere: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert [sam2_attention.has_kernels("cuda", torch.bfloat16) for _ in range(2)] == [True, True]
+    before, after = (r.getMessage() for r in caplog.records)
+    assert before == "warming up: Triton kernels on cuda, compiled and compared with torch"
+    assert re.fullmatch(r"warmed up: Triton kernels on cuda, compiled and compared with torch, in \d+\.\d s", after)
 
 
 def test_kernels_are_off_on_an_older_gpu(ampere: Any, monkeypatch: pytest.MonkeyPatch) -> None:
