@@ -10,7 +10,7 @@ import fiftyone.operators.types as types
 
 from fiftyone_plugin.errors import EditError
 
-from . import base, fields, forms
+from . import base, fields, forms, tracked_anew
 
 __all__ = ["EditTracks"]
 
@@ -66,12 +66,13 @@ class EditTracks(foo.Operator):
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Make the edit."""
         target = base.one_target(ctx)
-        edit = _edit(target, forms.text_of(ctx.params, "field", "tracks"), ctx.params)
+        edit, note = _edit(target, forms.text_of(ctx.params, "field", "tracks"), ctx.params)
+        message = tracked_anew.message(edit, note)
         if ctx.request_params.get("stream", True):
-            ctx.ops.notify(edit.text, variant="success")
+            ctx.ops.notify(message, variant="success")
             ctx.ops.reload_dataset()
         return {
-            "message": edit.text,
+            "message": message,
             "edit_id": edit.edit_id,
             "kind": str(edit.kind),
             "track_ids": list(edit.track_ids),
@@ -96,6 +97,8 @@ class EditTracks(foo.Operator):
         phrase: str | None = None,
         encounter: int | None = None,
         repair: int | None = None,
+        repropagate: bool | None = None,
+        max_gap_frames: int | None = None,
     ) -> foo.ExecutionResult:
         """Edit tracks from Python.
 
@@ -110,6 +113,10 @@ class EditTracks(foo.Operator):
             phrase: The new label.
             encounter: To accept; or, with another action, the doubt that it answers.
             repair: To accept, or to undo.
+            repropagate: Whether masks are tracked anew, with the models of the run: of a merge in the gap between the
+                two, of a swap inside the encounter that it falls in. By default where these models are on this machine
+                and it does not take long. If it fails, the edit is made all the same, and ``message`` says why.
+            max_gap_frames: Of a merge: longer gaps stay empty; 64 by default.
 
         Returns:
             FiftyOne's result; its `result` holds ``message``, ``edit_id``, ``kind`` and ``track_ids``.
@@ -117,8 +124,8 @@ class EditTracks(foo.Operator):
         return base.call(self, sample_collection, base.given(locals()))
 
 
-def _edit(target: Any, field: str, params: Mapping[str, Any]) -> Any:
-    """Carry an edit out.
+def _edit(target: Any, field: str, params: Mapping[str, Any]) -> tuple[Any, str]:
+    """Carry an edit out; returns it, and why no masks were tracked anew where somebody may expect it.
 
     Raises:
         EditError: A value is missing, or the tracks do not allow it.
@@ -138,11 +145,14 @@ def _edit(target: Any, field: str, params: Mapping[str, Any]) -> Any:
     repair = params.get("repair")
     repair = None if repair in (None, "") else int(repair)
     doubt = {"encounter_id": encounter}
+    action = str(params.get("action", ""))
+    anew, note = _repropagator(target, field, action, params)
+    gap = {} if params.get("max_gap_frames") is None else {"max_gap_frames": int(params["max_gap_frames"])}
     edits: dict[str, Callable[[], Any]] = {
-        "merge": lambda: labels.merge(target, field, needed("track"), needed("other"), **doubt),
+        "merge": lambda: labels.merge(target, field, needed("track"), needed("other"), anew=anew, **gap, **doubt),
         "split": lambda: labels.split(target, field, needed("track"), frame(), **doubt),
         "swap": lambda: labels.swap(
-            target, field, needed("track"), needed("other"), frame(), params.get("last_frame"), **doubt
+            target, field, needed("track"), needed("other"), frame(), params.get("last_frame"), anew=anew, **doubt
         ),
         "relabel": lambda: labels.relabel(target, field, needed("track"), str(params.get("phrase") or "")),
         "delete": lambda: labels.delete(target, field, needed("track"), **doubt),
@@ -153,10 +163,21 @@ def _edit(target: Any, field: str, params: Mapping[str, Any]) -> Any:
         "undo": lambda: labels.undo(target, field),
         "redo": lambda: labels.redo(target, field),
     }
-    action = str(params.get("action", ""))
     if action not in edits:
         raise EditError(f"action {action!r}: must be one of {', '.join(edits)}")
-    return edits[action]()
+    return edits[action](), note
+
+
+def _repropagator(target: Any, field: str, action: str, params: Mapping[str, Any]) -> tuple[Any, str]:
+    """What tracks masks anew after this edit, or why nothing does."""
+    if action not in _TAKES_OTHER:
+        return None, ""
+    from fiftyone_plugin import labels, repropagate
+
+    names = ("track", "other", "frame", "last_frame", "max_gap_frames")
+    summary = labels.read_summary(target, field)
+    offer = summary and tracked_anew.offer_of(action, summary, **{name: params.get(name) for name in names})
+    return repropagate.choose(target, field, offer, params.get("repropagate"))
 
 
 def _add_edit(inputs: types.Object, ctx: Any, target: Any, field: str, summary: Mapping[str, Any]) -> None:
@@ -179,13 +200,15 @@ def _add_edit(inputs: types.Object, ctx: Any, target: Any, field: str, summary: 
         inputs.int("frame", label=label, description="1 is the first of the video", required=True, min=1)
     if action == "swap":
         inputs.int("last_frame", label="Last exchanged frame", description="Leave empty for the end", min=1)
+    problem = _problem(action, ctx.params, summary)
+    if action in _TAKES_OTHER and not problem:
+        tracked_anew.add_inputs(inputs, action, ctx.params, summary)
     if action == "relabel":
         inputs.str("phrase", label="New label", required=True)
     if action in ("accept", "undo_repair"):
         _add_review_item(inputs, ctx, action, summary)
     if action in ("undo", "redo"):
         _add_history(inputs, action, target, field)
-    problem = _problem(action, ctx.params, summary)
     if problem:
         inputs.view("problem", types.Error(label=problem), invalid=True, error_message=problem)
 
@@ -230,7 +253,8 @@ def _add_history(inputs: types.Object, action: str, target: Any, field: str) -> 
     done, undone = labels.history(target, field)
     chosen = (done[-1] if done else None) if action == "undo" else (undone[0] if undone else None)
     if chosen is None:
-        message = f"There is no edit to {action} here"
+        note = labels.history_note(target, field) if action == "undo" else ""
+        message = f"There is no edit to {action} here{note and f': {note}'}"
         inputs.view("nothing", types.Error(label=message), invalid=True, error_message=message)
     else:
         inputs.view("edit", types.Notice(label=chosen.text))

@@ -14,6 +14,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import review_words as words
+from . import tracked_anew
 from .review_timeline import timeline
 
 if TYPE_CHECKING:
@@ -124,10 +125,20 @@ class ReviewTracks(foo.Panel):
 
     def swap(self, ctx: Any) -> None:
         """Exchange two tracks from a frame on."""
+        if not self._announced(ctx, "swap"):
+            self.swap_now(ctx)
+
+    def swap_now(self, ctx: Any) -> None:
+        """The same, after it was said that it takes a while."""
         self._edit(ctx, lambda session: session.swap())
 
     def merge(self, ctx: Any) -> None:
         """Make two tracks one."""
+        if not self._announced(ctx, "merge"):
+            self.merge_now(ctx)
+
+    def merge_now(self, ctx: Any) -> None:
+        """The same, after it was said that it takes a while."""
         self._edit(ctx, lambda session: session.merge())
 
     def split(self, ctx: Any) -> None:
@@ -145,6 +156,18 @@ class ReviewTracks(foo.Panel):
     def put_again(self, ctx: Any) -> None:
         """Redo what was undone."""
         self._edit(ctx, lambda session: session.put_again())
+
+    def _announced(self, ctx: Any, action: str) -> bool:
+        """Say that an edit takes a while, and have the App ask for it; False where it takes a moment only."""
+        session = _open(ctx)
+        if not session.tracks_anew(action):
+            return False
+        # What an event says is read when it is over. So this one is over at once, and the work is an event of its own.
+        ctx.ops.notify(f"Working: {tracked_anew.effort(action, session.offer(action))}", variant="info")
+        told = {name: ctx.params.get(name) for name in ("panel_id", "panel_state")}
+        ctx.trigger(self.uri, {**told, "__method__": f"{action}_now"})
+        self._show(ctx, session)
+        return True
 
     def _edit(self, ctx: Any, change: Callable[[Session], str], *, goes_on: bool = False) -> None:
         from fiftyone_plugin.errors import InputError
@@ -330,8 +353,27 @@ def _add_hands(panel: types.Object, on: ReviewTracks, session: Session) -> None:
         view=types.FieldView(),
         on_change=on.choose_hands,
     )
+    _add_anew(panel, row, on, session)
     row.btn("take_back", label="Undo last edit", icon="undo", on_click=on.take_back, variant="outlined")
     row.btn("put_again", label="Redo", icon="redo", on_click=on.put_again, variant="outlined")
+
+
+def _add_anew(panel: types.Object, row: types.Object, on: ReviewTracks, session: Session) -> None:
+    """Whether masks are tracked anew, where swap or merge of what is in the hands leave something to do."""
+    for action in ("merge", "swap"):
+        offer = session.offer(action)
+        if offer is None:
+            continue
+        is_on = not offer.why_not if session.hands.anew is None else session.hands.anew
+        row.bool(
+            "anew",
+            default=is_on,
+            label=tracked_anew.tick_label(action),
+            view=types.CheckboxView(),
+            on_change=on.choose_hands,
+        )
+        panel.md(f"{action.capitalize()}: {tracked_anew.effort(action, offer)}", name="anew_effort")
+        return
 
 
 def _add_queue(panel: types.Object, on: ReviewTracks, session: Session) -> None:

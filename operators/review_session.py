@@ -21,6 +21,7 @@ from fiftyone_plugin.video import open_source
 
 from . import review_crops as crops
 from . import review_words as words
+from . import tracked_anew
 from .pictures import data_uri
 
 __all__ = ["PICTURES", "SHOWN", "Hands", "Session", "key_of", "open_session"]
@@ -41,6 +42,8 @@ class Hands:
     other: int | None = None
     frame: int = 1
     """1-based."""
+    anew: bool | None = None
+    """Whether masks are tracked anew where that is needed; None where nobody has said so."""
 
 
 @dataclass(frozen=True)
@@ -191,13 +194,34 @@ class Session:
     def swap(self) -> str:
         """Exchange the two tracks from the frame on."""
         a, b = self._pair("swap")
-        frame = self.hands.frame - 1
-        return str(edits.swap(self.target, self.field, a, b, frame, encounter_id=self._answers(a, b)).text)
+        anew, note = self._repropagator("swap")
+        edit = edits.swap(
+            self.target, self.field, a, b, self.hands.frame - 1, encounter_id=self._answers(a, b), anew=anew
+        )
+        return tracked_anew.message(edit, note)
 
     def merge(self) -> str:
         """Give the other track's frames to the track."""
         keep, other = self._pair("merge")
-        return str(edits.merge(self.target, self.field, keep, other, encounter_id=self._answers(keep, other)).text)
+        anew, note = self._repropagator("merge")
+        edit = edits.merge(self.target, self.field, keep, other, encounter_id=self._answers(keep, other), anew=anew)
+        return tracked_anew.message(edit, note)
+
+    def offer(self, action: str) -> Any:
+        """What could be tracked anew after a swap or merge of what is in the hands, or None."""
+        if self.summary is None:
+            return None
+        hands = self.hands
+        return tracked_anew.offer_of(action, self.summary, hands.track, hands.other, frame=hands.frame)
+
+    def tracks_anew(self, action: str) -> bool:
+        """Whether that takes a while, because masks are tracked anew."""
+        return self.offer(action) is not None and self._repropagator(action)[0] is not None
+
+    def _repropagator(self, action: str) -> tuple[Any, str]:
+        from fiftyone_plugin import repropagate
+
+        return repropagate.choose(self.target, self.field, self.offer(action), self.hands.anew)
 
     def split(self) -> str:
         """Make the track from the frame on a new one."""
@@ -333,6 +357,7 @@ def _hands(session: Session, suggested: Hands) -> Hands:
         int(track) if track in known else suggested.track,
         int(other) if other in known else suggested.other,
         int(frame) if frame.isdigit() else suggested.frame,
+        given.get("anew"),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = [
+    "balance",
     "evidence",
     "frames_text",
     "heading",
@@ -105,11 +106,17 @@ def verdict(item: Any) -> str:
 def strength(term: str, nats: float) -> str:
     """What one part of the margin says."""
     name = _TERMS.get(term, term.capitalize())
-    size = abs(nats)
-    if not math.isfinite(nats) or size < SLIGHT:
-        return f"{name}: undecided"
-    how = "strongly" if size >= STRONG else "clearly" if size >= CLEAR else "slightly"
-    return f"{name}: {how} {'in favour' if nats > 0 else 'against'}"
+    how = _how_much(nats)
+    return f"{name}: {how} {'in favour' if nats > 0 else 'against'}" if how else f"{name}: undecided"
+
+
+def balance(terms: Mapping[str, float]) -> tuple[str, str]:
+    """What speaks in favour, and what against, the strongest first; each empty where nothing does."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    for term, nats in sorted(terms.items(), key=lambda item: -abs(item[1])):
+        if how := _how_much(nats):
+            sides[nats < 0].append(f"{_TERMS.get(term, term).lower()} ({how})")
+    return ", ".join(sides[0]), ", ".join(sides[1])
 
 
 def evidence(terms: Mapping[str, float]) -> str:
@@ -122,6 +129,14 @@ def state_text(item: Any) -> str:
     if item.state == "open":
         return "to review" if item.outcome == "abstain" else "repaired"
     return _STATES.get(item.state, item.state)
+
+
+def _how_much(nats: float) -> str:
+    """Empty where a part says nothing."""
+    size = abs(nats)
+    if not math.isfinite(nats) or size < SLIGHT:
+        return ""
+    return "strongly" if size >= STRONG else "clearly" if size >= CLEAR else "slightly"
 
 
 def _listed(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fiftyone_plugin.geometry import box_areas
 from fiftyone_plugin.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["PathOptions", "Pathway", "choose_paths"]
+__all__ = ["HIDDEN", "PathOptions", "Pathway", "choose_pair", "choose_paths"]
 
 HIDDEN = -1
 """In a path: no mask."""
@@ -103,6 +103,53 @@ def choose_paths(
             break
         paths[n] = best
     return paths
+
+
+def choose_pair(
+    pathways: Sequence[Pathway],
+    shared: Sequence[Sequence[NDArray[np.float32] | None]],
+    options: PathOptions | None = None,
+) -> list[IntArray]:
+    """Choose for two objects at once, as `choose_paths` does for each in turn.
+
+    Where two objects have each other's masks for some frames, neither can change alone, since the right mask is taken.
+    Here both may; the cost is that of all pairs of candidates, so it does not go beyond two.
+
+    Args:
+        pathways: Two objects over the same T frames.
+        shared: 2 x 2, as for `choose_paths`.
+        options: Weights.
+
+    Returns:
+        Two paths, int64 (T,) each: the candidate, or `HIDDEN`.
+    """
+    options = options or PathOptions()
+    a, b = pathways
+    now = [np.where(p.areas_px[:, 0] > 0, 0, HIDDEN).astype(np.int64) for p in pathways]
+    own_a, own_b = _own_costs(a, options), _own_costs(b, options)
+    steps_a, steps_b = _step_costs(a, options), _step_costs(b, options)
+    frames, states_b = own_b.shape
+    costs = own_a[:, :, None] + own_b[:, None, :]
+    part = shared[0][1]
+    if part is not None:
+        costs[:, :-1, :-1] += options.conflict * part
+    flat = costs.reshape(frames, -1)
+    steps = (steps_a[:, :, None, :, None] + steps_b[:, None, :, None, :]).reshape(
+        frames + 1, flat.shape[1], flat.shape[1]
+    )
+    best = _states(_cheapest(flat, steps), flat.shape[1])
+    kept = _states(now[0], own_a.shape[1]) * states_b + _states(now[1], states_b)
+    if _total(flat, steps, kept) - _total(flat, steps, best) <= options.min_gain:
+        return now
+    return [
+        np.where(states == count - 1, HIDDEN, states).astype(np.int64)
+        for states, count in ((best // states_b, own_a.shape[1]), (best % states_b, states_b))
+    ]
+
+
+def _states(path: IntArray, count: int) -> IntArray:
+    """Columns of a path in a table of costs: hidden is the last."""
+    return np.asarray(np.where(path == HIDDEN, count - 1, path), np.int64)
 
 
 def _own_costs(p: Pathway, options: PathOptions) -> NDArray[np.float64]:

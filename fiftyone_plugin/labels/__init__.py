@@ -5,7 +5,7 @@ dataset is at hand. FiftyOne's frame numbers are 1-based, our frame indices 0-ba
 
 `media` finds what can be tracked in a dataset, `conversion` turns tracks into detections and back, `events` says what
 happened to the tracks, `ownership` guards the labels of others, `storage` writes and reads. `edits` is what a person
-changes (`table`, `journal`, `lineage` and `undone` are its parts), `review` what a person should look at.
+changes (`desk`, `refill`, `table`, `journal`, `lineage` and `undone` are its parts), `review` what they should look at.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from fiftyone_plugin.labels.edits import (
 from fiftyone_plugin.labels.evaluation import Evaluation, evaluate_field
 from fiftyone_plugin.labels.events import Event, as_plain, events_of, summary_of
 from fiftyone_plugin.labels.exchange import Exchanged, export_field, import_field
+from fiftyone_plugin.labels.journal import history_note
 from fiftyone_plugin.labels.media import (
     FrameCount,
     count_frames,
@@ -85,6 +86,7 @@ __all__ = [
     "field_state",
     "has_prompts",
     "history",
+    "history_note",
     "import_field",
     "load_dataset",
     "lock",

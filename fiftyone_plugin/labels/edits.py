@@ -4,24 +4,21 @@ A *target* is a video sample, or the view of one image sequence; the field must 
 are 0-based in arguments and 1-based in messages, as the App shows them. A `track_id` is the `index` of the detections;
 it is never given to a second object.
 
-Every edit changes only the detections that it must, brings events and summary up to date, and is kept in a log: with
-the patch that takes it back exactly, and as constraints (`identity.constraints`) that later runs obey. The log is
-written first and patches may be applied twice, so an edit that was cut short is whole again after `undo` or `redo`.
+Each edit is planned in here: what it changes, and what it says about identities to later runs. `desk` carries it out;
+where an edit leaves frames without a mask, or with doubtful ones, `refill` may have them tracked anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
 
-from fiftyone_plugin.errors import EditError, FieldConflictError
+from fiftyone_plugin.errors import EditError
 from fiftyone_plugin.identity.constraints import (
     Anchor,
     Constraint,
@@ -30,25 +27,16 @@ from fiftyone_plugin.identity.constraints import (
     Named,
     Remove,
     SplitAt,
-    as_dict,
 )
-from fiftyone_plugin.labels.curation import write_stats
-from fiftyone_plugin.labels.events import (
-    as_plain,
-    events_of_summary,
-    gaps_of,
-    ids_of_encounter,
-    marks_of,
-    track_line,
-)
-from fiftyone_plugin.labels.journal import Entry, Journal, load_journal, load_lineage, save_journal
+from fiftyone_plugin.labels.desk import Desk, Edit, EditKind, decision_of, edit_of, track_of
+from fiftyone_plugin.labels.events import gaps_of, ids_of_encounter
+from fiftyone_plugin.labels.journal import history_note, load_journal, load_lineage
 from fiftyone_plugin.labels.lineage import spans_of
-from fiftyone_plugin.labels.media import dataset_of, describe, target_id
-from fiftyone_plugin.labels.ownership import field_state, load_summary, save_summary, stats_field
-from fiftyone_plugin.labels.storage import write_events
-from fiftyone_plugin.labels.table import Change, LabelTable, Naming, Patch, apply_patch, items_of, read_table
+from fiftyone_plugin.labels.refill import MAX_GAP_FRAMES, Repropagator, fill_gaps, rechoose_masks, windows_of_swap
+from fiftyone_plugin.labels.table import Change, Naming, Patch, items_of
+from fiftyone_plugin.labels.undo_words import undo_words
 from fiftyone_plugin.labels.undone import plan_undo
-from fiftyone_plugin.types import IntArray, Source, Track
+from fiftyone_plugin.types import IntArray
 
 __all__ = [
     "Edit",
@@ -70,150 +58,16 @@ MAX_LOCK_ANCHORS = 32
 """Frames at which a locked track is pointed at; besides its ends and gaps, evenly spread."""
 
 
-class EditKind(StrEnum):
-    """What a person did."""
-
-    MERGE = "merge"
-    SPLIT = "split"
-    SWAP = "swap"
-    RELABEL = "relabel"
-    DELETE = "delete"
-    LOCK = "lock"
-    UNLOCK = "unlock"
-    ACCEPT = "accept"
-    UNDO_REPAIR = "undo_repair"
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One entry of the edit log of a target and field."""
-
-    edit_id: int
-    kind: EditKind
-    made_at: str
-    """UTC, ISO 8601."""
-    track_ids: tuple[int, ...]
-    """merge: (keep, other); split: (track, new id); swap: (a, b); otherwise the tracks it was about."""
-    frame: int | None = None
-    """0-based."""
-    stop: int | None = None
-    phrase: str | None = None
-    encounter_id: int | None = None
-    """The doubt that this edit answered; it counts as reviewed."""
-    repair_id: int | None = None
-    text: str = ""
-    """One line for people, such as ``merged sheep 7 into sheep 3``."""
-
-
-class _Desk:
-    """A target with everything that an edit reads, and the one place where edits are carried out."""
-
-    def __init__(self, target: Any, field: str) -> None:
-        self.target = target
-        self.field = field.removeprefix("frames.")
-        self.dataset = dataset_of(target)
-        self.key = target_id(target)
-        state = field_state(self.dataset, self.field)
-        self.run_key = state.run_key
-        summary = load_summary(self.dataset, state.run_key, self.key) if state.is_ours else None
-        if summary is None:
-            raise FieldConflictError(
-                f"field {field!r} of {describe(target)}: holds no tracks of this plugin, and labels of others are "
-                "never changed; copy them with repair_tracks or import_tracks, and edit the copy"
-            )
-        self.summary = summary
-        self.marks = marks_of(summary)
-        self.journal = load_journal(target, self.field)
-        self.table = read_table(target, self.field)
-
-    def rows(self, track_id: int) -> IntArray:
-        """Rows of a track that may be changed.
-
-        Raises:
-            EditError: There is no such track, or it is locked.
-        """
-        rows = self.table.rows_of(track_id)
-        if not len(rows):
-            known = ", ".join(str(i) for i in sorted(self.table.namings)) or "none"
-            raise EditError(f"track {track_id}: field {self.field!r} has no such track here; it has {known}")
-        if track_id in self.marks["locked"]:
-            raise EditError(f"{self.name(track_id)} is locked: unlock it first")
-        return rows
-
-    def name(self, track_id: int) -> str:
-        """What a person calls a track."""
-        naming = self.table.namings.get(track_id)
-        return f"track {track_id}" if naming is None else f"{naming.phrase} {track_id}"
-
-    def anchor(self, row: int) -> Anchor:
-        """Points at the object of a detection."""
-        x, y, w, h = self.table.boxes[row].tolist()
-        width, height = self.summary["width_px"], self.summary["height_px"]
-        box = (x * width, y * height, (x + w) * width, (y + h) * height)
-        return Anchor(int(self.table.track_ids[row]), int(self.table.frames[row]), box)
-
-    def new_id(self) -> int:
-        """An id that no object ever had here."""
-        met = [*self.table.namings, *(int(carrier) for carrier in self.summary.get("carriers", {})), 0]
-        return max(self.journal.highest_track_id, *met) + 1
-
-    def commit(
-        self,
-        kind: EditKind,
-        track_ids: Sequence[int],
-        text: str,
-        *,
-        patch: Patch | None = None,
-        constraints: Sequence[Constraint] = (),
-        encounter_id: int | None = None,
-        carriers: dict[str, list[list[int]]] | None = None,
-        **about: Any,
-    ) -> Edit:
-        """Log an edit, carry it out, and bring the rest up to date."""
-        patch = patch or Patch()
-        if encounter_id is not None:
-            _decision(self.summary, encounter_id)
-            self.marks["reviews"].setdefault(str(encounter_id), "edited")
-        edit = Edit(
-            self.journal.last_id + 1,
-            kind,
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            tuple(track_ids),
-            encounter_id=encounter_id,
-            text=text,
-            **about,
-        )
-        if carriers is None:
-            carriers = _moved_spans(self.summary.get("carriers", {}), self.table, patch)
-        entry = Entry(
-            edit=as_plain(edit),
-            patch=patch.as_dict(),
-            constraints=tuple(as_dict(c) for c in constraints),
-            state_before={name: self.summary.get(name, {}) for name in ("marks", "carriers")},
-            state_after={"marks": self.marks, "carriers": carriers},
-        )
-        met = max(self.journal.highest_track_id, self.new_id() - 1, *patch.after, 0)
-        journal = Journal((*self.journal.done, entry), (), edit.edit_id, met)
-        self.carry_out(journal, patch, entry.state_after)
-        return edit
-
-    def carry_out(self, journal: Journal, patch: Patch, state: Any) -> None:
-        """The log first, then labels, then what is derived from them."""
-        save_journal(self.target, self.field, journal)
-        if patch != Patch():
-            self.table = apply_patch(self.target, self.field, self.table, patch)
-        self.summary.update(state)
-        touched = {*patch.before, *patch.after}
-        lines = [line for line in self.summary["tracks"] if line["track_id"] not in touched]
-        lines += [_line(self.table, track_id) for track_id in touched if len(self.table.rows_of(track_id))]
-        self.summary["tracks"] = sorted(lines, key=lambda line: line["track_id"])
-        save_summary(self.dataset, self.run_key, self.key, self.summary)
-        write_events(self.target, self.field, events_of_summary(self.summary))
-        if self.dataset.get_field(stats_field(self.field)) is not None:  # fields of version 0.1 have none
-            write_stats(self.target, self.field, self.summary)
-
-
-def merge(target: Any, field: str, keep: int, other: int, *, encounter_id: int | None = None) -> Edit:
+def merge(
+    target: Any,
+    field: str,
+    keep: int,
+    other: int,
+    *,
+    encounter_id: int | None = None,
+    anew: Repropagator | None = None,
+    max_gap_frames: int = MAX_GAP_FRAMES,
+) -> Edit:
     """Give all frames of one track to another, whose id and label they get.
 
     Args:
@@ -222,12 +76,15 @@ def merge(target: Any, field: str, keep: int, other: int, *, encounter_id: int |
         keep: Id that stays.
         other: Id that ends.
         encounter_id: The doubt that this answers; it counts as reviewed.
+        anew: Tracks the object through the frames between the two, where neither has a mask
+            (`repropagate.models_of_run`); without it these stay empty. Where it cannot, `Edit.note` says why.
+        max_gap_frames: Longer gaps stay empty, 1 or more.
 
     Raises:
         EditError: There is no such track, one is locked, or both are on one frame.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     if keep == other:
         raise EditError(f"{desk.name(keep)} cannot be merged with itself: give two tracks")
     kept, moved = desk.rows(keep), desk.rows(other)
@@ -249,8 +106,18 @@ def merge(target: Any, field: str, keep: int, other: int, *, encounter_id: int |
         for a, b in pairwise(in_time)
         if table.track_ids[a] != table.track_ids[b]
     ]
-    text = f"merged {desk.name(other)} into {desk.name(keep)}"
-    return desk.commit(EditKind.MERGE, (keep, other), text, patch=patch, constraints=seams, encounter_id=encounter_id)
+    note = ""
+    if anew is not None:
+        patch, note = fill_gaps(desk, patch, keep, other, anew, max_frames=max_gap_frames)
+    return desk.commit(
+        EditKind.MERGE,
+        (keep, other),
+        f"merged {desk.name(other)} into {desk.name(keep)}",
+        patch=patch,
+        constraints=seams,
+        encounter_id=encounter_id,
+        note=note,
+    )
 
 
 def split(target: Any, field: str, track_id: int, frame: int, *, encounter_id: int | None = None) -> Edit:
@@ -270,7 +137,7 @@ def split(target: Any, field: str, track_id: int, frame: int, *, encounter_id: i
         EditError: There is no such track, it is locked, or nothing would be on one side.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     rows = desk.rows(track_id)
     table = desk.table
     before, after = rows[table.frames[rows] < frame], rows[table.frames[rows] >= frame]
@@ -300,7 +167,15 @@ def split(target: Any, field: str, track_id: int, frame: int, *, encounter_id: i
 
 
 def swap(
-    target: Any, field: str, a: int, b: int, frame: int, stop: int | None = None, *, encounter_id: int | None = None
+    target: Any,
+    field: str,
+    a: int,
+    b: int,
+    frame: int,
+    stop: int | None = None,
+    *,
+    encounter_id: int | None = None,
+    anew: Repropagator | None = None,
 ) -> Edit:
     """Exchange two tracks from a frame on.
 
@@ -312,12 +187,14 @@ def swap(
         frame: First exchanged frame, 0-based.
         stop: Frame after the last exchanged one; to the end by default.
         encounter_id: The doubt that this answers.
+        anew: Chooses the masks of both anew inside the encounter that `frame`, or `stop`, falls in
+            (`repropagate.models_of_run`); without it every mask stays as it is. Where it cannot, `Edit.note` says why.
 
     Raises:
         EditError: There is no such track, one is locked, or neither is on these frames.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     if a == b:
         raise EditError(f"{desk.name(a)} cannot be swapped with itself: give two tracks")
     table = desk.table
@@ -336,15 +213,21 @@ def swap(
     )
     where = f"from frame {frame + 1} on" if stop is None else f"on frames {frame + 1} to {stop}"
     text = f"swapped {desk.name(a)} and {desk.name(b)} {where}"
+    seams = _seams(desk, rows, inside, frame, end)
+    note = ""
+    if anew is not None:
+        edges = [frame] if stop is None else [frame, stop]
+        patch, note = rechoose_masks(desk, patch, windows_of_swap(desk.summary, a, b, edges), anew)
     return desk.commit(
         EditKind.SWAP,
         (a, b),
         text,
         patch=patch,
-        constraints=_seams(desk, rows, inside, frame, end),
+        constraints=seams,
         encounter_id=encounter_id,
         frame=frame,
         stop=stop,
+        note=note,
     )
 
 
@@ -355,7 +238,7 @@ def relabel(target: Any, field: str, track_id: int, phrase: str) -> Edit:
         EditError: There is no such track, it is locked, or the label is empty.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     rows = desk.rows(track_id)
     name = " ".join(phrase.split())
     naming = desk.table.namings[track_id]
@@ -374,7 +257,7 @@ def delete(target: Any, field: str, track_id: int, *, encounter_id: int | None =
         EditError: There is no such track, or it is locked.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     rows = desk.rows(track_id)
     table = desk.table
     patch = Patch(
@@ -395,7 +278,7 @@ def lock(target: Any, field: str, track_ids: Sequence[int], locked: bool = True)
         EditError: There is no such track, or nothing would change.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     held = desk.marks["locked"]
     chosen = sorted({i for i in track_ids if (i in held) != locked})
     if locked:
@@ -424,7 +307,7 @@ def accept(target: Any, field: str, *, encounter_id: int | None = None, repair_i
         EditError: There is no such encounter or repair, or it was undone.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     if (encounter_id is None) == (repair_id is None):
         raise EditError("give either an encounter or a repair to accept")
     if repair_id is not None:
@@ -435,7 +318,7 @@ def accept(target: Any, field: str, *, encounter_id: int | None = None, repair_i
         desk.marks["repairs"][str(repair_id)] = "accepted"
         what, start, stop = f"repair {repair_id}", repair["start"], repair["start"]
     if encounter_id is not None:
-        encounter = _decision(desk.summary, encounter_id)["encounter"]
+        encounter = decision_of(desk.summary, encounter_id)["encounter"]
         desk.marks["reviews"][str(encounter_id)] = "accepted"
         for line in desk.summary["repairs"]:
             if line["encounter_id"] == encounter_id and line["repair_id"] not in desk.marks["undone_repairs"]:
@@ -470,7 +353,7 @@ def undo_repair(target: Any, field: str, repair_id: int) -> Edit:
             locked, or a later edit stands in the way.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     repair = _repair(desk.summary, repair_id)
     lineage = load_lineage(target, desk.field)
     if repair_id in desk.marks["undone_repairs"]:
@@ -508,7 +391,7 @@ def undo_repair(target: Any, field: str, repair_id: int) -> Edit:
     return desk.commit(
         EditKind.UNDO_REPAIR,
         plan.touched,
-        f"undid repair {repair_id} at frame {repair['start'] + 1}: {repair['reason']}",
+        f"undid repair {repair_id}: {undo_words(plan.patch, desk.table)}",
         patch=plan.patch,
         constraints=_as_carried(desk, plan.seams),
         encounter_id=repair["encounter_id"],
@@ -525,13 +408,14 @@ def undo(target: Any, field: str) -> Edit:
         EditError: There is no edit left.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     if not desk.journal.done:
-        raise EditError(f"field {desk.field!r}: there is no edit to undo here")
+        note = history_note(target, desk.field)
+        raise EditError(f"field {desk.field!r}: there is no edit to undo here{note and f'; {note}'}")
     *done, entry = desk.journal.done
     journal = replace(desk.journal, done=tuple(done), undone=(entry, *desk.journal.undone))
     desk.carry_out(journal, Patch.from_dict(entry.patch).inverse(), entry.state_before)
-    return _edit(entry)
+    return edit_of(entry)
 
 
 def redo(target: Any, field: str) -> Edit:
@@ -541,32 +425,19 @@ def redo(target: Any, field: str) -> Edit:
         EditError: There is none.
         FieldConflictError: The field is not ours.
     """
-    desk = _Desk(target, field)
+    desk = Desk(target, field)
     if not desk.journal.undone:
         raise EditError(f"field {desk.field!r}: there is no edit to redo here")
     entry, *undone = desk.journal.undone
     journal = replace(desk.journal, done=(*desk.journal.done, entry), undone=tuple(undone))
     desk.carry_out(journal, Patch.from_dict(entry.patch), entry.state_after)
-    return _edit(entry)
+    return edit_of(entry)
 
 
 def history(target: Any, field: str) -> tuple[tuple[Edit, ...], tuple[Edit, ...]]:
     """Edits that hold, oldest first, and edits that can be redone, next first."""
     journal = load_journal(target, field)
-    return tuple(map(_edit, journal.done)), tuple(map(_edit, journal.undone))
-
-
-def _edit(entry: Entry) -> Edit:
-    plain = dict(entry.edit)
-    return Edit(**{**plain, "kind": EditKind(plain["kind"]), "track_ids": tuple(plain["track_ids"])})
-
-
-def _decision(summary: dict[str, Any], encounter_id: int) -> dict[str, Any]:
-    for decision in summary["decisions"]:
-        if decision["encounter"]["encounter_id"] == encounter_id:
-            return dict(decision)
-    known = ", ".join(str(d["encounter"]["encounter_id"]) for d in summary["decisions"]) or "none"
-    raise EditError(f"encounter {encounter_id}: the run has {known}")
+    return tuple(map(edit_of, journal.done)), tuple(map(edit_of, journal.undone))
 
 
 def _repair(summary: dict[str, Any], repair_id: int) -> dict[str, Any]:
@@ -575,49 +446,6 @@ def _repair(summary: dict[str, Any], repair_id: int) -> dict[str, Any]:
             return dict(repair)
     known = ", ".join(str(r["repair_id"]) for r in summary["repairs"]) or "none"
     raise EditError(f"repair {repair_id}: the run has {known}")
-
-
-def _line(table: LabelTable, track_id: int) -> dict[str, Any]:
-    return track_line(_track(table, track_id))
-
-
-def _track(table: LabelTable, track_id: int) -> Track:
-    """A track as far as the table knows it: boxes in parts of the frame, no masks."""
-    rows = table.rows_of(track_id)
-    return Track(
-        track_id=track_id,
-        phrase=table.namings[track_id].phrase,
-        frame_indices=table.frames[rows],
-        boxes_xyxy=table.boxes[rows].astype(np.float32),
-        masks=None,
-        scores=table.confidences[rows],
-        mask_scores=table.mask_scores[rows],
-        identity_confidence=table.identity_confidences[rows],
-        sources=tuple(Source.PROPAGATED for _ in rows),
-    )
-
-
-def _moved_spans(carriers: dict[str, list[list[int]]], table: LabelTable, patch: Patch) -> dict[str, list[list[int]]]:
-    """How propagated tracks are called after a patch: an id is on a frame once, so frame and id name the mask."""
-    rows = table.row_by_label()
-    calls = {
-        (int(table.frames[rows[label_id]]), move.before): move.after
-        for move in patch.moves
-        for label_id in move.label_ids
-        if label_id in rows
-    }
-    gone = {(item.frame, int(item.document["index"])) for item in patch.removed}
-    if not calls and not gone:
-        return carriers
-    return spans_of(
-        {
-            (int(carrier), frame): calls.get((frame, track_id), track_id)
-            for carrier, spans in carriers.items()
-            for start, stop, track_id in spans
-            for frame in range(start, stop)
-            if (frame, track_id) not in gone
-        }
-    )
 
 
 def _ranges(frames: IntArray, *, most: int = 3) -> str:
@@ -629,7 +457,7 @@ def _ranges(frames: IntArray, *, most: int = 3) -> str:
 
 
 def _seams(
-    desk: _Desk, rows: dict[int, IntArray], inside: dict[int, IntArray], frame: int, end: int
+    desk: Desk, rows: dict[int, IntArray], inside: dict[int, IntArray], frame: int, end: int
 ) -> list[Constraint]:
     """What a swap says at its edges: who goes on as whom."""
     frames = desk.table.frames
@@ -647,17 +475,17 @@ def _seams(
     return found
 
 
-def _along(desk: _Desk, track_id: int) -> tuple[Anchor, ...]:
+def _along(desk: Desk, track_id: int) -> tuple[Anchor, ...]:
     """Anchors along a track: its ends, both sides of its gaps, and some between."""
     rows = desk.table.rows_of(track_id)
     frames = desk.table.frames[rows]
     picks = set(np.linspace(0, len(rows) - 1, min(len(rows), MAX_LOCK_ANCHORS)).round().astype(int).tolist())
-    for start, stop in gaps_of(_track(desk.table, track_id)):
+    for start, stop in gaps_of(track_of(desk.table, track_id)):
         picks |= {int(np.searchsorted(frames, start)) - 1, int(np.searchsorted(frames, stop))}
     return tuple(desk.anchor(int(rows[pick])) for pick in sorted(picks))
 
 
-def _across(desk: _Desk, track_id: int, start: int, stop: int) -> Lock | None:
+def _across(desk: Desk, track_id: int, start: int, stop: int) -> Lock | None:
     """One object on both sides of some frames; None where the track is on one side only."""
     rows = desk.table.rows_of(track_id)
     before, after = rows[desk.table.frames[rows] < start], rows[desk.table.frames[rows] >= stop]
@@ -666,7 +494,7 @@ def _across(desk: _Desk, track_id: int, start: int, stop: int) -> Lock | None:
     return Lock((desk.anchor(int(before[-1])), desk.anchor(int(after[0]))))
 
 
-def _as_carried(desk: _Desk, seams: Sequence[tuple[str, str]]) -> list[Constraint]:
+def _as_carried(desk: Desk, seams: Sequence[tuple[str, str]]) -> list[Constraint]:
     """Propagation was right: what follows on a propagated track is the object that went before."""
     rows = desk.table.row_by_label()
     return [MustLink(desk.anchor(rows[a]), desk.anchor(rows[b])) for a, b in seams if a in rows and b in rows]

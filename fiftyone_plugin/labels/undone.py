@@ -8,7 +8,7 @@ used.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,12 +103,14 @@ def plan_undo(
         if table.sources[rows[label_id]] != source:
             sources.setdefault((table.sources[rows[label_id]], source), []).append(label_id)
         now[cell] = names.of(new)
-    _check(now, repair_id)
+    # Labels that stand for no propagated mask, since an edit put them in, keep their tracks.
+    ours, gone = set(labels.values()), set(removed)
+    others = [(frame, i) for frame, i, label_id in _rows(table) if label_id not in ours and label_id not in gone]
+    _check(now, others, repair_id)
 
     touched = {i for pair in moves for i in pair} | {now[c] for c in added}
     touched |= {int(table.track_ids[rows[i]]) for i in removed}
-    # Labels that belong to no propagated mask (there are none unless others wrote into the field) keep their tracks.
-    left = {*now.values(), *(int(i) for i in table.track_ids if int(i) not in touched)}
+    left = {*now.values(), *(i for _, i in others), *(int(i) for i in table.track_ids if int(i) not in touched)}
     patch = Patch(
         moves=tuple(Change(a, b, tuple(ids)) for (a, b), ids in moves.items() if a != b),
         sources=tuple(Change(a, b, tuple(ids)) for (a, b), ids in sources.items()),
@@ -180,8 +182,24 @@ def _labels_as_written(
             ids[item.label_id], frames[item.label_id] = int(item.document["index"]), item.frame
         for move in patch.moves:
             ids.update(dict.fromkeys(move.label_ids, move.before))
-    by_place = {(frames[i], track_id): i for i, track_id in ids.items() if i not in came_back}
+    put_in = came_back | _put_in(edits)
+    by_place = {(frames[i], track_id): i for i, track_id in ids.items() if i not in put_in}
     return {cell: by_place[cell[1], i] for cell, i in written.items() if (cell[1], i) in by_place}
+
+
+def _put_in(edits: Sequence[Patch]) -> set[str]:
+    """Labels that an edit made; one that was taken out before it is put in came from the run."""
+    taken_out: set[str] = set()
+    made: set[str] = set()
+    for patch in edits:
+        taken_out |= {item.label_id for item in patch.removed}
+        made |= {item.label_id for item in patch.added} - taken_out
+    return made
+
+
+def _rows(table: LabelTable) -> Iterator[tuple[int, int, str]]:
+    """Frame, track and id of every label."""
+    yield from zip(table.frames.tolist(), table.track_ids.tolist(), table.label_ids, strict=True)
 
 
 def _restored_id(name: str, cell: Cell) -> str:
@@ -189,12 +207,11 @@ def _restored_id(name: str, cell: Cell) -> str:
     return hashlib.sha256(f"{name}/{cell[0]}/{cell[1]}".encode()).hexdigest()[:24]
 
 
-def _check(now: Mapping[Cell, int], repair_id: int) -> None:
-    """No track may be in two places on one frame."""
-    seen: dict[tuple[int, int], Cell] = {}
+def _check(now: Mapping[Cell, int], others: Iterable[tuple[int, int]], repair_id: int) -> None:
+    """No track may be in two places on one frame; `others` are the frame and track of labels outside `now`."""
+    seen: dict[tuple[int, int], Cell | None] = dict.fromkeys(others)
     for cell, track_id in now.items():
-        other = seen.setdefault((cell[1], track_id), cell)
-        if other != cell:
+        if seen.setdefault((cell[1], track_id), cell) != cell:
             raise EditError(
                 f"undoing repair {repair_id} would put track {track_id} on frame {cell[1] + 1} twice, because of edits "
                 "made since: undo those first"

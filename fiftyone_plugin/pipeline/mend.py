@@ -21,7 +21,7 @@ from fiftyone_plugin.geometry import area_px, decode_mask, encode_mask, mask_box
 from fiftyone_plugin.identity import apply_repairs
 from fiftyone_plugin.identity.appearance import Calibration, Views, pool
 from fiftyone_plugin.identity.encounters import find_contacts, intervals
-from fiftyone_plugin.identity.paths import HIDDEN, PathOptions, Pathway, choose_paths
+from fiftyone_plugin.identity.paths import HIDDEN, PathOptions, Pathway, choose_pair, choose_paths
 from fiftyone_plugin.identity.repair import trace
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
@@ -40,7 +40,7 @@ from fiftyone_plugin.types import (
     Track,
 )
 
-__all__ = ["mend"]
+__all__ = ["Contact", "Mending", "mend"]
 
 _CONTACT_OVERLAP = 0.05
 """Boxes that share more than this part of the smaller one touch."""
@@ -59,7 +59,7 @@ _MAX_ODDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Contact:
+class Contact:
     """One object's stretch in contact, ``[start, stop)``, between two clean frames."""
 
     track_id: int
@@ -68,11 +68,24 @@ class _Contact:
     before: int
     """Last clean frame with a mask, or -1."""
     after: int
-    """First clean frame with a mask."""
+    """First clean frame with a mask, `stop` or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What an object shows in one frame in place of what it had there."""
+
+    frame: int
+    mask: Rle | None
+    """None: the object is hidden."""
+    box: FloatArray | None = None
+    visible: float = 0.0
+    """Probability that the object is visible."""
+    mask_score: float = 0.0
 
 
 @dataclass(slots=True)
-class _Candidates:
+class Candidates:
     """Masks of one object in one frame."""
 
     masks: list[Rle | None] = field(default_factory=list)
@@ -106,7 +119,7 @@ def mend(
         return settled
     origins = trace(settled.carried, settled.resolution.repairs)
     looks = _looks(origins, galleries)
-    work = _Work(
+    work = Mending(
         {t.track_id: t for t in tracks},
         {t.track_id: t for t in settled.carried},
         origins,
@@ -137,7 +150,7 @@ def mend(
     return Settled(mended, everything, replace(settled.resolution, repairs=numbered))
 
 
-def _contacts(tracks: Sequence[Track]) -> list[_Contact]:
+def _contacts(tracks: Sequence[Track]) -> list[Contact]:
     """Every object's stretches in contact that have a clean frame after them, by time."""
     touching: dict[int, list[tuple[int, int]]] = {t.track_id: [] for t in tracks}
     for contact in find_contacts(tracks, min_overlap=_CONTACT_OVERLAP):
@@ -153,13 +166,13 @@ def _contacts(tracks: Sequence[Track]) -> list[_Contact]:
             clean = [f for f in range(stop, stop + _ANCHOR_REACH_FRAMES) if f in present and not inside[f]]
             earlier = [f for f in range(start - 1, start - 1 - _ANCHOR_REACH_FRAMES, -1) if f in present]
             if clean and stop - start <= _MAX_FRAMES:
-                found.append(_Contact(t.track_id, start, clean[0], earlier[0] if earlier else -1, clean[0]))
+                found.append(Contact(t.track_id, start, clean[0], earlier[0] if earlier else -1, clean[0]))
     return sorted(found, key=lambda c: (c.start, c.track_id))
 
 
-def _clusters(contacts: Sequence[_Contact]) -> Iterator[list[_Contact]]:
+def _clusters(contacts: Sequence[Contact]) -> Iterator[list[Contact]]:
     """Contacts that overlap in time, together, but never over too many frames."""
-    cluster: list[_Contact] = []
+    cluster: list[Contact] = []
     for contact in contacts:
         stop = max((c.stop for c in cluster), default=0)
         if cluster and (contact.start > stop or contact.stop - cluster[0].start > _MAX_CLUSTER_FRAMES):
@@ -186,8 +199,18 @@ def _looks(origins: Mapping[int, Mapping[int, int]], galleries: Mapping[int, Gal
     return looks
 
 
-class _Work:
-    """What mending one group of contacts needs to know of the whole."""
+class Mending:
+    """What mending one group of contacts needs to know of the whole.
+
+    Args:
+        tracks: By id, with masks: who is who, near the contacts.
+        carried: The propagated tracks that they were made of, by id.
+        origins: Per track, frame to the propagated track that it shows there.
+        looks: Clean views by track id.
+        calibration: How individuals differ.
+        embedder: That of the views.
+        options: Of the choice between masks.
+    """
 
     def __init__(
         self,
@@ -215,26 +238,37 @@ class _Work:
         }
 
     def mend(
-        self, source: FrameSource, propagator: Propagator, cluster: Sequence[_Contact]
+        self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact]
     ) -> list[tuple[Track | None, Repair]]:
-        """New masks of one group of contacts, with the repairs that put them in place; new tracks have the id 0."""
+        """New masks of one group of contacts, and the repairs that put them in place; these call a new track 0."""
+        return [self._repair(contact, stretch) for contact, stretch in self.choose(source, propagator, cluster)]
+
+    def choose(
+        self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact], *, is_joint: bool = False
+    ) -> list[tuple[Contact, list[Chosen]]]:
+        """The stretches of one group of contacts in which another mask was chosen, each within one propagated track.
+
+        `is_joint`: two objects may take each other's masks.
+        """
         found = self._candidates(source, propagator, cluster)
         low, high = min(c.start for c in cluster), max(c.stop for c in cluster)
         ids = sorted({c.track_id for c in cluster})
         pathways = [self._pathway(i, [c for c in cluster if c.track_id == i], found, low, high) for i in ids]
         shared = _shared_parts(ids, found, low, high)
-        paths = choose_paths(pathways, shared, self._options)
-        result: list[tuple[Track | None, Repair]] = []
-        for n, track_id in enumerate(ids):
-            for contact in (c for c in cluster if c.track_id == track_id):
-                result += self._changes(contact, paths[n], found, low)
-        return result
+        choose = choose_pair if is_joint and len(ids) == 2 else choose_paths
+        paths = choose(pathways, shared, self._options)
+        return [
+            (contact, stretch)
+            for n, track_id in enumerate(ids)
+            for contact in (c for c in cluster if c.track_id == track_id)
+            for stretch in self._changes(contact, paths[n], found, low)
+        ]
 
     def _candidates(
-        self, source: FrameSource, propagator: Propagator, cluster: Sequence[_Contact]
-    ) -> dict[tuple[int, int], _Candidates]:
+        self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact]
+    ) -> dict[tuple[int, int], Candidates]:
         """(object, frame) to its masks there: now, carried in, carried back."""
-        found: dict[tuple[int, int], _Candidates] = {}
+        found: dict[tuple[int, int], Candidates] = {}
         session: PropagationSession | None = None
         last = max(c.after for c in cluster)
         for frame in backwards(source, min(c.start for c in cluster), last + 1):
@@ -253,13 +287,13 @@ class _Work:
         self,
         frame: Frame,
         seen: FrameMasks,
-        contacts: Sequence[_Contact],
-        found: dict[tuple[int, int], _Candidates],
+        contacts: Sequence[Contact],
+        found: dict[tuple[int, int], Candidates],
     ) -> None:
         backward = {int(t): k for k, t in enumerate(seen.track_ids)}
-        crops: list[tuple[_Candidates, int, int, BoolArray]] = []
+        crops: list[tuple[Candidates, int, int, BoolArray]] = []
         for contact in contacts:
-            here = _Candidates()
+            here = Candidates()
             found[contact.track_id, frame.index] = here
             self._add(here, self._tracks[contact.track_id], self._rows[contact.track_id].get(frame.index))
             carrier = self._origins[contact.track_id].get(contact.before, 0)
@@ -290,7 +324,7 @@ class _Work:
                         here.log_odds[c] = here.log_odds[d]
                         break
 
-    def _add(self, here: _Candidates, track: Track | None, row: int | None) -> None:
+    def _add(self, here: Candidates, track: Track | None, row: int | None) -> None:
         if track is None or row is None or track.masks is None:
             here.masks.append(None)
             here.boxes.append(np.zeros(4, np.float32))
@@ -301,7 +335,7 @@ class _Work:
             here.scores.append((float(track.scores[row]), float(track.mask_scores[row])))
         here.log_odds.append(0.0)
 
-    def _judge(self, frame: Frame, crops: Sequence[tuple[_Candidates, int, int, BoolArray]], ids: list[int]) -> None:
+    def _judge(self, frame: Frame, crops: Sequence[tuple[Candidates, int, int, BoolArray]], ids: list[int]) -> None:
         """What each crop says for its object, against the one among the others that it fits best."""
         known = [t for t in ids if t in self._looks]
         if not crops or len(known) < 2:
@@ -319,8 +353,8 @@ class _Work:
     def _pathway(
         self,
         track_id: int,
-        contacts: Sequence[_Contact],
-        found: Mapping[tuple[int, int], _Candidates],
+        contacts: Sequence[Contact],
+        found: Mapping[tuple[int, int], Candidates],
         low: int,
         high: int,
     ) -> Pathway:
@@ -350,59 +384,62 @@ class _Work:
         )
 
     def _changes(
-        self, contact: _Contact, path: np.ndarray, found: Mapping[tuple[int, int], _Candidates], low: int
-    ) -> list[tuple[Track | None, Repair]]:
+        self, contact: Contact, path: np.ndarray, found: Mapping[tuple[int, int], Candidates], low: int
+    ) -> Iterator[list[Chosen]]:
         """The stretches of one contact in which another mask was chosen, each within one propagated track."""
-        origins = self._origins[contact.track_id]
-        changed: list[tuple[int, int]] = []
-        """(frame, candidate)"""
+        changed: list[Chosen] = []
         for frame in range(contact.start, contact.stop):
             choice = int(path[frame - low])
             here = found.get((contact.track_id, frame))
             if here is None or choice == 0 or (choice == HIDDEN and here.masks[0] is None):
                 continue
-            chosen = None if choice == HIDDEN else here.masks[choice]
-            if chosen is None or here.masks[0] is None or not _is_same(chosen, here.masks[0]):
-                changed.append((frame, choice))
-        result = []
-        for run in _runs(changed, origins):
-            result.append(self._repair(contact, run, found))
-        return result
+            if choice == HIDDEN:
+                changed.append(Chosen(frame, None))
+            elif not _is_same(here.masks[choice], here.masks[0]):
+                changed.append(Chosen(frame, here.masks[choice], here.boxes[choice], *here.scores[choice]))
+        return _runs(changed, self._origins[contact.track_id])
 
-    def _repair(
-        self, contact: _Contact, run: Sequence[tuple[int, int]], found: Mapping[tuple[int, int], _Candidates]
-    ) -> tuple[Track | None, Repair]:
+    def _repair(self, contact: Contact, stretch: Sequence[Chosen]) -> tuple[Track | None, Repair]:
         origins = self._origins[contact.track_id]
-        start, stop = run[0][0], run[-1][0] + 1
-        track = self._tracks[contact.track_id]
+        start, stop = stretch[0].frame, stretch[-1].frame + 1
         continues: dict[int, tuple[int, int] | None] = {}
         relabels: dict[int, int | None] = {}
         replaced = origins.get(start)
         if replaced is not None:
             continues[replaced], relabels[replaced] = None, None
-        shown = [(f, c, found[contact.track_id, f]) for f, c in run if c != HIDDEN]
-        patch = None
-        if shown:
-            anchor = contact.before if contact.before in origins else contact.after
+        patch = self.piece(contact, stretch)
+        if patch is not None:
+            anchor = self._anchor(contact)
             continues[0], relabels[0] = (origins[anchor], anchor), contact.track_id
-            confidence = float(track.identity_confidence[self._rows[contact.track_id][anchor]])
-            patch = Track(
-                track_id=1,
-                phrase=track.phrase,
-                frame_indices=np.array([f for f, _, _ in shown], np.int64),
-                boxes_xyxy=np.stack([h.boxes[c] for _, c, h in shown]),
-                masks=tuple(m for m in (h.masks[c] for _, c, h in shown) if m is not None),
-                scores=np.array([h.scores[c][0] for _, c, h in shown], np.float32),
-                mask_scores=np.array([h.scores[c][1] for _, c, h in shown], np.float32),
-                identity_confidence=np.full(len(shown), confidence, np.float32),
-                sources=(Source.RESEEDED,) * len(shown),
-            )
         reason = (
             f"masks of track {contact.track_id} in frames {start} to {stop - 1} were propagated anew from clean frames"
             if patch is not None
             else f"track {contact.track_id} is hidden in frames {start} to {stop - 1}"
         )
         return patch, Repair(0, RepairKind.RESEED, start, stop, continues, relabels, 0.0, reason)
+
+    def piece(self, contact: Contact, stretch: Sequence[Chosen]) -> Track | None:
+        """The masks of a stretch as a track with the contact's id; None where the object is hidden all the time."""
+        shown = [c for c in stretch if c.mask is not None]
+        if not shown:
+            return None
+        track = self._tracks[contact.track_id]
+        confidence = float(track.identity_confidence[self._rows[contact.track_id][self._anchor(contact)]])
+        return Track(
+            track_id=contact.track_id,
+            phrase=track.phrase,
+            frame_indices=np.array([c.frame for c in shown], np.int64),
+            boxes_xyxy=np.stack([c.box for c in shown if c.box is not None]),
+            masks=tuple(c.mask for c in shown if c.mask is not None),
+            scores=np.array([c.visible for c in shown], np.float32),
+            mask_scores=np.array([c.mask_score for c in shown], np.float32),
+            identity_confidence=np.full(len(shown), confidence, np.float32),
+            sources=(Source.RESEEDED,) * len(shown),
+        )
+
+    def _anchor(self, contact: Contact) -> int:
+        """A clean frame beside the contact, on which the track has a mask."""
+        return contact.before if contact.before in self._origins[contact.track_id] else contact.after
 
     def _mask(self, track_id: int, frame: int) -> BoolArray:
         masks = self._tracks[track_id].masks
@@ -418,20 +455,20 @@ def _is_same(a: Rle | None, b: Rle | None) -> bool:
     return a is not None and b is not None and (a is b or float(rle_iou([a], [b])[0, 0]) >= _SAME_IOU)
 
 
-def _runs(changed: Sequence[tuple[int, int]], origins: Mapping[int, int]) -> Iterator[list[tuple[int, int]]]:
+def _runs(changed: Sequence[Chosen], origins: Mapping[int, int]) -> Iterator[list[Chosen]]:
     """Frames that follow each other and had their mask from one propagated track."""
-    run: list[tuple[int, int]] = []
-    for frame, choice in changed:
-        if run and (frame != run[-1][0] + 1 or origins.get(frame) != origins.get(run[-1][0])):
+    run: list[Chosen] = []
+    for chosen in changed:
+        if run and (chosen.frame != run[-1].frame + 1 or origins.get(chosen.frame) != origins.get(run[-1].frame)):
             yield run
             run = []
-        run.append((frame, choice))
+        run.append(chosen)
     if run:
         yield run
 
 
 def _shared_parts(
-    ids: Sequence[int], found: Mapping[tuple[int, int], _Candidates], low: int, high: int
+    ids: Sequence[int], found: Mapping[tuple[int, int], Candidates], low: int, high: int
 ) -> list[list[np.ndarray | None]]:
     """Part of the smaller mask that two candidates share: N x N of float32 (T, 3, 3)."""
     shared: list[list[np.ndarray | None]] = [[None] * len(ids) for _ in ids]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fiftyone_plugin.identity.paths import HIDDEN, Pathway, choose_paths
+from fiftyone_plugin.identity.paths import HIDDEN, Pathway, choose_pair, choose_paths
 
 FRAMES = 12
 SIDE = 20.0
@@ -100,3 +102,26 @@ def test_path_names_only_masks_that_are_there(seed: int) -> None:
     (path,) = choose_paths([p], [[None]])
     chosen = path != HIDDEN
     assert (p.areas_px[np.flatnonzero(chosen), path[chosen]] > 0).all()
+
+
+def test_two_that_have_each_others_masks_are_put_right_together(straight: np.ndarray) -> None:
+    a, b = straight, straight + 8  # so close that the way alone says nothing
+    inside = slice(4, 8)
+    a_has, b_has = a.copy(), b.copy()
+    a_has[inside], b_has[inside] = b[inside], a[inside]
+    odds = np.tile(np.array([3.0, -3.0], np.float32), (FRAMES, 1))
+    odds[inside] *= -1
+    pair = [replace(p, log_odds=odds) for p in (pathway(a_has, b_has), pathway(b_has, a_has))]
+    part = np.zeros((FRAMES, 2, 2), np.float32)
+    part[:] = np.eye(2)[::-1]  # the first mask of one is the second of the other
+    both = [[None, part], [part, None]]
+    # Alone, the mask that is right lies on the other's.
+    assert all((path == 0).all() for path in choose_paths(pair, both))
+    for path in choose_pair(pair, both):
+        assert path.tolist() == [0] * 4 + [1] * 4 + [0] * 4
+
+
+def test_pair_that_runs_straight_stays(straight: np.ndarray) -> None:
+    pair = [pathway(straight, straight + 1), pathway(straight + 50, straight + 51)]
+    for path in choose_pair(pair, [[None, None], [None, None]]):
+        assert (path == 0).all()

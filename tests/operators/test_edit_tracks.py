@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.fiftyone
@@ -133,3 +135,131 @@ def test_later_runs_and_audits_are_told_what_a_person_said(
     monkeypatch.setattr(pipeline, "repair", audit)
     runner.repair_dataset(one, "tracks", dry_run=True)
     assert told == [said]
+
+
+# --- masks tracked anew -------------------------------------------------------------------------------------------
+
+
+class Painter:
+    """Stands in for the models of the run: shows in a gap what was there last, and is asked nothing else."""
+
+    def __init__(self) -> None:
+        self.gaps: list[Any] = []
+        self.windows: list[Any] = []
+
+    def fill(self, tracks: Any, gaps: Any) -> list[Any]:
+        self.gaps += gaps
+        (track,) = [t for t in tracks if t.track_id == gaps[0].track_id]
+        first = {
+            name: np.repeat(getattr(track, name)[:1], gaps[0].stop - gaps[0].start, axis=0)
+            for name in ("boxes_xyxy", "scores", "mask_scores", "identity_confidence")
+        }
+        count = gaps[0].stop - gaps[0].start
+        frames = np.arange(gaps[0].start, gaps[0].stop)
+        return [
+            replace(
+                track, frame_indices=frames, masks=track.masks[:1] * count, sources=track.sources[:1] * count, **first
+            )
+        ]
+
+    def rechoose(self, tracks: Any, window: Any) -> Any:
+        from fiftyone_plugin.pipeline.rechoose import Rechosen
+
+        self.windows.append(window)
+        return Rechosen()
+
+
+@pytest.fixture
+def painter(labels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Painter:
+    from fiftyone_plugin import repropagate
+
+    made = Painter()
+    monkeypatch.setattr(repropagate, "models_of_run", lambda target, field: made)
+    return made
+
+
+@pytest.fixture
+def halves(labels: ModuleType, dataset: Any, result: Any) -> Any:
+    """As `sample`, of a run with the bundled models; sheep 2 is sheep 4 from frame 7 on."""
+    from fiftyone_plugin.config import TrackingOptions
+
+    settings = {"prompt": "sheep. dog.", **TrackingOptions().as_dict()}
+    made = replace(result, carried=result.tracks, repairs=(), settings=settings)
+    labels.write_tracks(dataset.first(), "tracks", made)
+    labels.split(dataset.first(), "tracks", 2, 6)
+    return dataset.first()
+
+
+def test_form_offers_the_gap_of_a_merge_and_the_encounter_of_a_swap(
+    form: Any, edit: Any, dataset: Any, halves: Any
+) -> None:
+    merge = {"action": "merge", "track": 2, "other": 4}
+    drawn = form(edit, dataset, merge, current_sample=halves.id)
+    tick = drawn.properties["repropagate"]
+    assert (tick.type.__class__.__name__, tick.default) == ("Boolean", True)
+    assert "Track the gap anew" in tick.view.label
+    assert "3 frames between the two have no mask, which the models of the run can track anew" in tick.view.description
+    assert "max_gap_frames" in drawn.properties
+    assert "max_gap_frames" not in form(edit, dataset, {**merge, "repropagate": False}).properties
+    swap = {"action": "swap", "track": 1, "other": 4, "frame": 9}
+    drawn = form(edit, dataset, swap, current_sample=halves.id)
+    assert "Choose masks anew around it" in drawn.properties["repropagate"].view.label
+    assert "The encounter has 2 frames" in drawn.properties["repropagate"].view.description
+    # Nothing to do, nothing to ask.
+    for params in ({**swap, "frame": 8}, {"action": "split", "track": 1, "frame": 6}, {**merge, "other": 1}):
+        assert "repropagate" not in form(edit, dataset, params, current_sample=halves.id).properties
+
+
+def test_form_says_what_is_missing_and_does_not_tick(
+    form: Any, edit: Any, dataset: Any, labels: ModuleType, sample: Any
+) -> None:
+    labels.split(sample, "tracks", 2, 6)
+    drawn = form(edit, dataset, {"action": "merge", "track": 2, "other": 4}, current_sample=sample.id)
+    tick = drawn.properties["repropagate"]
+    assert tick.default is False
+    assert "they stay as they are: these tracks came from another tool" in tick.view.description
+    done = edit(sample, "merge", track=2, other=4).result
+    assert done["message"].startswith("merged sheep 4 into sheep 2. Masks were not tracked anew: these tracks came")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "filled"), [({}, 3), ({"repropagate": True}, 3), ({"repropagate": False}, 0)], ids=["none", "yes", "no"]
+)
+def test_merge_tracks_the_gap_anew_unless_told_not_to(
+    edit: Any, labels: ModuleType, halves: Any, painter: Painter, wanted: dict[str, bool], filled: int
+) -> None:
+    done = edit(halves, "merge", track=2, other=4, **wanted).result
+    note = ". 3 of the 3 frames between them were tracked anew" if filled else ""
+    assert done["message"] == f"merged sheep 4 into sheep 2{note}"
+    found = {t.track_id: len(t) for t in labels.read_tracks(halves, "tracks")}
+    assert found[2] == 7 + filled
+    edit(halves, "undo")
+    assert {t.track_id: len(t) for t in labels.read_tracks(halves, "tracks")}[4] == 4
+
+
+def test_merge_leaves_gaps_that_are_too_long(edit: Any, labels: ModuleType, halves: Any, painter: Painter) -> None:
+    done = edit(halves, "merge", track=2, other=4, repropagate=True, max_gap_frames=2).result
+    assert done["message"].endswith("The gap of 3 frames is longer than 2 and stays empty")
+    assert painter.gaps == []
+
+
+def test_swap_chooses_masks_anew_in_its_encounter(edit: Any, halves: Any, painter: Painter) -> None:
+    done = edit(halves, "swap", track=1, other=4, frame=9).result
+    assert [(w.start, w.stop) for w in painter.windows] == [(8, 10)]
+    assert done["message"].endswith("Masks in frames 9 to 10 were tracked anew and stay as they are")
+
+
+def test_edit_is_made_where_the_models_cannot_be_loaded(
+    edit: Any, labels: ModuleType, halves: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fiftyone_plugin import registry, repropagate
+    from fiftyone_plugin.errors import DependencyError
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise DependencyError("propagator 'sam2' needs the package 'sam2'")
+
+    monkeypatch.setattr(registry, "make_propagator", refuse)
+    monkeypatch.setattr(repropagate, "_loaded", {})
+    done = edit(halves, "merge", track=2, other=4).result
+    assert done["message"].endswith("Masks were not tracked anew: propagator 'sam2' needs the package 'sam2'")
+    assert {t.track_id: len(t) for t in labels.read_tracks(halves, "tracks")}[2] == 7

@@ -34,6 +34,8 @@ class Panel:
         self.notes: list[tuple[str, str]] = []
         self.layout: Any = None
         self.triggered: list[str] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """Events of its own that it had the browser send, the last time."""
 
     def send(self, method: str, **params: Any) -> Panel:
         from fiftyone.operators.executor import ExecutionContext, Executor
@@ -42,8 +44,11 @@ class Panel:
         executor = Executor()
         self._operator.execute(ExecutionContext({**self._request, "params": params}, executor=executor))
         self.triggered = [request.operator_uri for request in executor._requests]
+        self.asked = []
         for request in executor._requests:
             given = request.params
+            if request.operator_uri == URI:
+                self.asked.append((given["__method__"], given))
             if request.operator_uri == "patch_panel_state":
                 self.state = {**self.state, **given["state"]}
             elif request.operator_uri == "patch_panel_data":
@@ -168,6 +173,98 @@ def test_merge_of_tracks_that_meet_is_refused_in_words(panel: Panel, labels: Mod
     assert kind == "error"
     assert "one object cannot be in two places" in message
     assert frames_of(labels, sample) == before
+
+
+class Painter:
+    """Stands in for the models of the run: finds nothing, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def fill(self, tracks: Any, gaps: Any) -> list[Any]:
+        self.asked += gaps
+        return []
+
+    def rechoose(self, tracks: Any, window: Any) -> Any:
+        from fiftyone_plugin.pipeline.rechoose import Rechosen
+
+        self.asked.append(window)
+        return Rechosen()
+
+
+@pytest.fixture
+def painter(labels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Painter:
+    from fiftyone_plugin import repropagate
+
+    made = Painter()
+    monkeypatch.setattr(repropagate, "models_of_run", lambda target, field: made)
+    return made
+
+
+@pytest.fixture
+def halves(foo: ModuleType, labels: ModuleType, dataset: Any, result: TrackingResult) -> Panel:
+    """The panel beside a run of the bundled models; sheep 2 (frames 1 to 3) is sheep 4 from frame 7 to 10."""
+    from fiftyone_plugin.config import TrackingOptions
+
+    settings = {"prompt": "sheep. dog.", **TrackingOptions().as_dict()}
+    made = replace(result, carried=result.tracks, repairs=(), settings=settings)
+    labels.write_tracks(dataset.first(), "tracks", made)
+    labels.split(dataset.first(), "tracks", 2, 6)
+    panel = Panel(foo, dataset, current_sample=dataset.first().id).send("on_load")
+    panel.choose("choose_hands", "2", path="hands_2_None.track")
+    return panel.choose("choose_hands", "4", path="hands_2_None.other")
+
+
+def test_merge_across_a_gap_says_that_it_takes_a_while_and_then_does_it(
+    halves: Panel, labels: ModuleType, dataset: Any, painter: Painter
+) -> None:
+    assert "Track the gap anew" in halves.texts
+    assert "Merge: 3 frames between the two have no mask" in halves.texts
+    halves.send("merge")
+    assert halves.notes[-1][0] == "info"
+    assert halves.notes[-1][1].startswith("Working: 3 frames between the two have no mask")
+    assert 4 in frames_of(labels, dataset.first())
+    ((method, told),) = halves.asked
+    assert method == "merge_now"
+    assert told["panel_id"] == "p"
+    # The browser sends that event at once, with the state that it was given.
+    halves.state = {**halves.state, **told["panel_state"]}
+    halves.send(method)
+    assert 4 not in frames_of(labels, dataset.first())
+    kind, message = halves.notes[-1]
+    assert (kind, message) == (
+        "success",
+        "merged sheep 4 into sheep 2. The object was not found in the 3 frames between them, which stay empty",
+    )
+    assert len(painter.asked) == 1
+
+
+def test_merge_leaves_the_gap_where_a_person_said_so(
+    halves: Panel, labels: ModuleType, dataset: Any, painter: Painter
+) -> None:
+    halves.choose("choose_hands", False, path="hands_2_None.anew").send("merge")
+    assert halves.asked == []
+    assert halves.notes[-1] == ("success", "merged sheep 4 into sheep 2")
+    assert painter.asked == []
+
+
+def test_swap_in_an_encounter_chooses_masks_anew(halves: Panel, painter: Painter) -> None:
+    halves.choose("choose_hands", "1", path="hands_2_None.track")
+    assert "Choose masks anew around it" in halves.texts
+    halves.send("swap")
+    ((method, _),) = halves.asked
+    halves.send(method)
+    assert halves.notes[-1][1].endswith("Masks in frames 9 to 10 were tracked anew and stay as they are")
+
+
+def test_edit_whose_models_are_not_known_is_made_at_once_and_says_so(
+    panel: Panel, labels: ModuleType, sample: Any
+) -> None:
+    panel.send("swap")
+    assert panel.asked == []
+    kind, message = panel.notes[-1]
+    assert kind == "success"
+    assert message.startswith("swapped sheep 1 and sheep 2 from frame 10 on. Masks were not tracked anew: these tracks")
 
 
 def test_item_that_was_settled_stays_in_the_list(panel: Panel) -> None:
