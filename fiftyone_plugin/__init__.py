@@ -24,16 +24,20 @@ __all__ = [
     "IdentityOptions",
     "InputError",
     "ModelChoice",
+    "ObjectPrompt",
     "Repair",
+    "Seed",
     "ShepherdError",
     "Track",
     "TrackingOptions",
     "TrackingResult",
     "__version__",
     "evaluate",
+    "follow",
     "models",
     "open_source",
     "preview",
+    "prompt_dataset",
     "read_tracks",
     "repair",
     "repair_dataset",
@@ -47,9 +51,11 @@ __all__ = [
 if TYPE_CHECKING:
     from fiftyone_plugin.api import (
         evaluate,
+        follow,
         models,
         open_source,
         preview,
+        prompt_dataset,
         read_tracks,
         repair,
         repair_dataset,
@@ -68,7 +74,8 @@ if TYPE_CHECKING:
         TrackingOptions,
     )
     from fiftyone_plugin.errors import InputError, ShepherdError
-    from fiftyone_plugin.types import Decision, Encounter, Repair, Track, TrackingResult
+    from fiftyone_plugin.pipeline import ObjectPrompt
+    from fiftyone_plugin.types import Decision, Encounter, Repair, Seed, Track, TrackingResult
 else:
     # PEP 562. Hidden from type checkers, which would otherwise accept every misspelt name.
     _HOMES = {
@@ -81,7 +88,8 @@ else:
             "TrackingOptions",
         ),
         "errors": ("InputError", "ShepherdError"),
-        "types": ("Decision", "Encounter", "Repair", "Track", "TrackingResult"),
+        "pipeline": ("ObjectPrompt",),
+        "types": ("Decision", "Encounter", "Repair", "Seed", "Track", "TrackingResult"),
     }
     _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

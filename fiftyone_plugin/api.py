@@ -20,7 +20,7 @@ from fiftyone_plugin.config import TrackingOptions, preset
 from fiftyone_plugin.errors import OptionError, TrackFileError, VideoError
 from fiftyone_plugin.exporters import overlay
 from fiftyone_plugin.interfaces import FrameSource
-from fiftyone_plugin.pipeline import Progress
+from fiftyone_plugin.pipeline import ObjectPrompt, Progress
 from fiftyone_plugin.types import Track, TrackingResult
 from fiftyone_plugin.video import open_source
 from fiftyone_plugin.video.images import list_images
@@ -28,9 +28,11 @@ from fiftyone_plugin.video.images import list_images
 __all__ = [
     "check_output",
     "evaluate",
+    "follow",
     "models",
     "open_source",
     "preview",
+    "prompt_dataset",
     "read_tracks",
     "repair",
     "repair_dataset",
@@ -46,6 +48,7 @@ VIDEO_FORMAT = "video"
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 
 track_dataset = runner.track_dataset
+prompt_dataset = runner.prompt_dataset
 repair_dataset = runner.repair_dataset
 
 
@@ -150,12 +153,55 @@ def preview(
     return list(pipeline.preview(_opened(source), prompt, _with_preset(options, models), frames=frames))
 
 
+def follow(
+    source: str | Path | FrameSource,
+    prompts: Sequence[ObjectPrompt],
+    *,
+    models: str | None = None,
+    options: TrackingOptions | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = pipeline.CHECKPOINT_FRAMES,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackingResult:
+    """Track exactly the objects that are pointed at, from there to the end and back to the first frame.
+
+    Args:
+        source: Video file, folder of frames, or an open source.
+        prompts: One for each object and frame that it is pointed at on: `ObjectPrompt(frame_index, phrase, Seed(...))`
+            with a box, a mask or clicks.
+        models: A preset; None takes the models of `options`.
+        options: Models, frame range, evidence and identity settings; the detector is not used.
+        checkpoint: Folder in which the state is kept while it works; by default nothing is.
+        checkpoint_every: Frames between two checkpoints.
+        resume: Go on from the checkpoint, if there is one; the result is that of an uninterrupted run.
+        on_progress: Called after every frame; a frame on the way back counts as one more.
+        should_stop: Asked before every frame.
+
+    Raises:
+        OptionError: `resume` without a folder.
+        InputError: Something else that was given cannot be used; see `errors`.
+    """
+    return pipeline.follow(
+        _opened(source),
+        prompts,
+        _with_preset(options, models),
+        on_progress=on_progress,
+        should_stop=should_stop,
+        checkpointing=_checkpointing(checkpoint, checkpoint_every, resume=resume),
+    )
+
+
 def repair(
     source: str | Path | FrameSource,
     tracks: str | Path | Sequence[Track],
     *,
     models: str | None = None,
     options: TrackingOptions | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = pipeline.CHECKPOINT_FRAMES,
+    resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrackingResult:
@@ -166,16 +212,25 @@ def repair(
         tracks: Tracks, or a file with them.
         models: A preset, of which the embedder is used.
         options: Embedder, evidence and identity settings.
+        checkpoint: Folder in which the state is kept while it works; by default nothing is.
+        checkpoint_every: Frames between two checkpoints.
+        resume: Go on from the checkpoint, if there is one; the result is that of an uninterrupted run.
         on_progress: Called after every frame.
         should_stop: Asked before every frame.
 
     Raises:
-        InputError: Something that was given cannot be used; see `errors`.
+        OptionError: `resume` without a folder.
+        InputError: Something else that was given cannot be used; see `errors`.
     """
     video = _opened(source)
     known = read_tracks(tracks) if isinstance(tracks, str | Path) else tracks
     return pipeline.repair(
-        video, known, _with_preset(options, models), on_progress=on_progress, should_stop=should_stop
+        video,
+        known,
+        _with_preset(options, models),
+        on_progress=on_progress,
+        should_stop=should_stop,
+        checkpointing=_checkpointing(checkpoint, checkpoint_every, resume=resume),
     )
 
 
@@ -299,6 +354,14 @@ def _known(tracks: str | Path | Sequence[Track], *, is_ground_truth: bool) -> Se
 def models() -> list[dict[str, str]]:
     """Every backend and variant: what it is, what it needs, and whether its weights are here."""
     return registry.overview()
+
+
+def _checkpointing(folder: str | Path | None, every_frames: int, *, resume: bool) -> pipeline.Checkpointing | None:
+    if folder is None:
+        if resume:
+            raise OptionError("resume=True: say where the checkpoint is, as checkpoint=FOLDER")
+        return None
+    return pipeline.Checkpointing(Path(folder), resume=resume, every_frames=every_frames)
 
 
 def _opened(source: str | Path | FrameSource) -> FrameSource:

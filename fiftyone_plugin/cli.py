@@ -26,6 +26,7 @@ from fiftyone_plugin.config import (
     IdentityOptions,
     PropagationOptions,
     TrackingOptions,
+    parse_counts,
     preset,
     speed_preset,
 )
@@ -259,23 +260,17 @@ def _add_json(p: argparse.ArgumentParser) -> None:
 def _options(a: argparse.Namespace) -> TrackingOptions:
     models = preset(a.models)
     chosen = {k: v for k in ("detector", "propagator", "embedder") if (v := getattr(a, k, None)) is not None}
+    counts = {phrase: n for text in a.count for phrase, n in parse_counts(text, name="--count").items()}
     return TrackingOptions(
         models=replace(models, **chosen),
         detection=DetectionOptions(box_threshold=a.box_threshold, text_threshold=a.text_threshold),
         association=AssociationOptions(redetect_every_frames=a.redetect_every, max_tracks=a.max_tracks),
         propagation=_propagation(a),
-        identity=IdentityOptions(repair=not a.no_repair, counts=dict(map(_count, a.count)), mend_masks=a.mend_masks),
+        identity=IdentityOptions(repair=not a.no_repair, counts=counts, mend_masks=a.mend_masks),
         start=a.start,
         stop=a.stop,
         device=a.device,
     )
-
-
-def _count(text: str) -> tuple[str, int]:
-    phrase, _, number = text.rpartition("=")
-    if not phrase or not number.isdigit() or int(number) < 1:
-        raise OptionError(f"--count {text!r}: must be CLASS=N with N 1 or more, for example sheep=3")
-    return phrase.strip().lower(), int(number)
 
 
 def _propagation(a: argparse.Namespace) -> PropagationOptions:

@@ -5,7 +5,7 @@ Knows nothing of models or files. `TrackingOptions` bundles the groups; presets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -21,6 +21,8 @@ __all__ = [
     "ModelChoice",
     "PropagationOptions",
     "TrackingOptions",
+    "check_counts",
+    "parse_counts",
     "preset",
     "speed_preset",
 ]
@@ -202,6 +204,36 @@ class IdentityOptions:
         _check_range("min_margin", self.min_margin, 0.0, 1e6)
         for phrase, count in self.counts.items():
             _check_at_least(f"count of {phrase!r}", count, 1)
+
+
+def parse_counts(text: str, *, name: str = "counts") -> dict[str, int]:
+    """Known numbers of objects by class, from what a person wrote, such as ``sheep=3, dog=1``.
+
+    Args:
+        text: Parts separated by commas; empty for none.
+        name: What the error calls it.
+
+    Raises:
+        OptionError: A part is not CLASS=N.
+    """
+    counts: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        phrase, _, number = map(str.strip, part.rpartition("="))
+        if not phrase or not number.isdecimal() or int(number) < 1:
+            raise OptionError(f"{name} {part!r}: must be CLASS=N with N 1 or more, for example sheep=3")
+        counts[" ".join(phrase.lower().split())] = int(number)
+    return counts
+
+
+def check_counts(counts: Mapping[str, int], phrases: Sequence[str]) -> None:
+    """Make sure that numbers are known of classes that are looked for only.
+
+    Raises:
+        OptionError: There is one of another class.
+    """
+    for phrase in counts:
+        if phrase not in phrases:
+            raise OptionError(f"count of {phrase!r}: must be of one of the classes {', '.join(phrases)}")
 
 
 @dataclass(frozen=True, slots=True)

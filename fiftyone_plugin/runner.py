@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from fiftyone_plugin import jobs, pipeline, registry, report
-from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin import jobs, pipeline, registry
+from fiftyone_plugin.config import TrackingOptions, check_counts
 from fiftyone_plugin.detectors.prompt import parse_prompt
 from fiftyone_plugin.errors import FieldConflictError
+from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import FrameSource
-from fiftyone_plugin.jobs import DatasetSummary, Job, JobProgress, JobState, VideoOutcome, stream
+from fiftyone_plugin.jobs import DatasetSummary, Finding, Job, JobProgress, JobState, VideoOutcome, stream
 from fiftyone_plugin.jobs.each_video import (
     OnProgress,
     Remembered,
@@ -31,14 +32,18 @@ from fiftyone_plugin.jobs.each_video import (
     outcome_of,
     targets_of,
 )
+from fiftyone_plugin.jobs.outcome import load_outcome, save_outcome
 from fiftyone_plugin.pipeline import CHECKPOINT_FRAMES, Checkpointing
-from fiftyone_plugin.types import TrackingResult
+from fiftyone_plugin.pipeline.audit import digest_of_tracks
+from fiftyone_plugin.pipeline.packing import digest
+from fiftyone_plugin.types import Track, TrackingResult
 
 __all__ = [
     "DatasetSummary",
     "JobProgress",
     "VideoOutcome",
     "finished_before",
+    "finished_from",
     "has_checkpoint",
     "job_folder",
     "prompt_dataset",
@@ -146,6 +151,7 @@ def track_dataset(
 
     Raises:
         PromptError: The prompt names no class.
+        OptionError: A number of objects is known of a class that the prompt does not name.
         VideoError: There is nothing to track in the dataset.
         FieldConflictError: The field is not ours, or holds tracks of another prompt or other settings and `overwrite`
             was not given.
@@ -155,7 +161,7 @@ def track_dataset(
     from fiftyone_plugin import labels
 
     options = options or TrackingOptions()
-    parse_prompt(prompt)
+    check_counts(options.identity.counts, parse_prompt(prompt))
     targets, ids, dataset = targets_of(dataset_or_view)
     done = finished_before(dataset, field, ids, prompt, options, overwrite=overwrite)
     with dataset_job(f"Track {prompt!r} in {dataset.name}", dataset, field, prompt) as job:
@@ -192,10 +198,15 @@ def prompt_dataset(
     label_ids: Collection[str] | None = None,
     options: TrackingOptions | None = None,
     overwrite: bool = False,
+    resume: bool = True,
+    every_frames: int = CHECKPOINT_FRAMES,
     on_progress: Callable[[JobProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DatasetSummary:
     """Track exactly the objects that labels point at, forwards and backwards, in every video that has such labels.
+
+    A video that fails is reported, and the next one begins. The same call goes on after a failure, a stop or a kill,
+    and ends with the same labels: see `track_dataset`.
 
     Args:
         dataset_or_view: A dataset, a view, or the name of a dataset; videos or images in ordered groups.
@@ -204,12 +215,15 @@ def prompt_dataset(
         label_ids: Only these labels of `from_field`; videos without any of them are passed over.
         options: Propagator, embedder, frame range, identity settings.
         overwrite: Replace what this plugin wrote to `field` of these videos before.
+        resume: False starts the video over that an earlier call was in the middle of.
+        every_frames: Frames between two checkpoints.
         on_progress: Called after every frame.
         should_stop: Asked before every frame; what was tracked of the current video is written, as unfinished.
 
     Raises:
         VideoError: There is nothing in the dataset.
-        FieldConflictError: `field` is not ours, or holds tracks and `overwrite` was not given.
+        FieldConflictError: `field` is not ours, or holds tracks of other labels or other settings and `overwrite` was
+            not given.
         JobError: Another process works on `field`.
         ModelUnavailableError: Weights are missing.
         EditError: No video has a label to begin with.
@@ -223,30 +237,45 @@ def prompt_dataset(
     marked = [target for target in targets if labels.has_prompts(target, from_field, label_ids=label_ids)]
     if not marked:
         labels.object_prompts(targets[0], from_field, label_ids=label_ids)  # says what is missing
-    labels.require_writable(dataset, field, map(labels.target_id, marked), overwrite=overwrite)
+
+    def given(target: Any) -> str:
+        return digest(labels.object_prompts(target, from_field, label_ids=label_ids))
+
+    by_id = {labels.target_id(target): target for target in marked}
+    done = finished_from(dataset, field, by_id, from_field, options, overwrite=overwrite)
+    _require_unchanged({key: by_id[key] for key in done}, field, from_field, given)
 
     with dataset_job(f"Track labels of {from_field!r} in {dataset.name}", dataset, field, "") as job:
-        propagator = registry.make_propagator(
-            options.models.propagator, device=options.device, options=options.propagation
-        )
-        embedder = registry.make_embedder(options.models.embedder, device=options.device)
+        models: dict[str, Any] = {}
+        if len(done) < len(marked):
+            models["propagator"] = registry.make_propagator(
+                options.models.propagator, device=options.device, options=options.propagation
+            )
+            models["embedder"] = registry.make_embedder(options.models.embedder, device=options.device)
 
         def follow(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
+            key = labels.target_id(target)
+            prompts = labels.object_prompts(target, from_field, label_ids=label_ids)
             result = pipeline.follow(
                 labels.open_target(target),
-                labels.object_prompts(target, from_field, label_ids=label_ids),
+                prompts,
                 options,
                 on_progress=progress,
                 should_stop=was_asked,
-                propagator=propagator,
-                embedder=embedder,
-                constraints=labels.read_constraints(target, field),
+                checkpointing=Checkpointing(
+                    job.checkpoint_folder(key), resume=resume, is_strict=False, every_frames=every_frames
+                ),
+                constraints=labels.read_constraints(target, field, key),
+                **models,
             )
+            result = _made_from(result, from_field, digest(prompts))
             if result.tracks or not result.was_stopped:
                 labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not result.was_stopped)
+            if not result.was_stopped:
+                shutil.rmtree(job.checkpoint_folder(key), ignore_errors=True)
             return outcome_of(labels.describe(target), result)
 
-        return each_video(job, marked, field, follow, done=set(), on_progress=on_progress, should_stop=should_stop)
+        return each_video(job, marked, field, follow, done=done, on_progress=on_progress, should_stop=should_stop)
 
 
 def repair_dataset(
@@ -257,12 +286,15 @@ def repair_dataset(
     options: TrackingOptions | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
+    resume: bool = True,
+    every_frames: int = CHECKPOINT_FRAMES,
     on_progress: Callable[[JobProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DatasetSummary:
     """Audit and repair the tracks of a label field, from whatever tool, and write them to another field.
 
-    A video that fails is reported, and the next one begins.
+    A video that fails is reported, and the next one begins. The same call goes on after a failure, a stop or a kill,
+    and ends with the same labels, or the same report: see `track_dataset`.
 
     Args:
         dataset_or_view: A dataset, a view, or the name of a dataset.
@@ -271,12 +303,15 @@ def repair_dataset(
         options: Embedder, evidence and identity settings.
         dry_run: Report only, write nothing.
         overwrite: Replace what this plugin wrote to `field` before.
+        resume: False starts the video over that an earlier call was in the middle of.
+        every_frames: Frames between two checkpoints.
         on_progress: Called after every frame.
         should_stop: Asked before every frame; the video it falls in is not written.
 
     Raises:
         VideoError: There is nothing in the dataset.
-        FieldConflictError: `field` is not ours, or `overwrite` was not given.
+        FieldConflictError: `field` is not ours, or holds tracks of other labels or other settings and `overwrite` was
+            not given.
         JobError: Another process works on `field`.
     """
     from fiftyone_plugin import labels
@@ -285,30 +320,49 @@ def repair_dataset(
     if field == from_field and not dry_run:
         raise FieldConflictError(f"field {field!r}: holds the tracks that are read; give another field for the result")
     targets, ids, dataset = targets_of(dataset_or_view)
+
+    def read(target: Any) -> tuple[tuple[Track, ...], tuple[Constraint, ...], str]:
+        """The tracks, what a person said of them, and a text that differs where either does."""
+        tracks, said = labels.read_tracks(target, from_field), labels.read_constraints(target, from_field)
+        return tracks, said, f"{digest_of_tracks(tracks)}/{digest(said)}"
+
+    done: set[str] = set()
     if not dry_run:
-        labels.require_writable(dataset, field, ids, overwrite=overwrite)
+        done = finished_from(dataset, field, ids, from_field, options, overwrite=overwrite)
+        finished = {key: target for key, target in zip(ids, targets, strict=True) if key in done}
+        _require_unchanged(finished, field, from_field, lambda target: read(target)[2])
 
     def repair(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
-        before = labels.read_tracks(target, from_field)
+        key = labels.target_id(target)
+        before, said, given = read(target)
+        place, about = job.checkpoint_folder(key), {"given": given, "options": labels.as_plain(options)}
+        if dry_run and resume and (known := load_outcome(place, about)) is not None:
+            return known
         result = pipeline.repair(
             labels.open_target(target),
             before,
             options,
             on_progress=progress,
             should_stop=was_asked,
-            constraints=labels.read_constraints(target, from_field),
+            checkpointing=Checkpointing(place, resume=resume, is_strict=False, every_frames=every_frames),
+            constraints=said,
         )
         if was_asked.answer:
             return None
-        if not dry_run:
-            labels.write_tracks(target, field, result, overwrite=overwrite)
         outcome = outcome_of(labels.describe(target), result, tracks_before=len(before))
-        return replace(outcome, findings=tuple(report.decision_lines(result)))
+        outcome = replace(outcome, findings=_findings(result))
+        if not dry_run:
+            labels.write_tracks(target, field, _made_from(result, from_field, given), overwrite=overwrite)
+        shutil.rmtree(place, ignore_errors=True)
+        if dry_run:
+            # There are no labels that would tell the next call that this video is done.
+            save_outcome(place, about, outcome)
+        return outcome
 
     title = f"Audit {from_field!r} of {dataset.name}"
     with dataset_job(title, dataset, from_field if dry_run else field, "", is_dry_run=dry_run) as job:
         written = "" if dry_run else field
-        return each_video(job, targets, written, repair, done=set(), on_progress=on_progress, should_stop=should_stop)
+        return each_video(job, targets, written, repair, done=done, on_progress=on_progress, should_stop=should_stop)
 
 
 def finished_before(
@@ -321,11 +375,61 @@ def finished_before(
             is False.
         OptionError: It cannot be the name of a field.
     """
+    return _finished(dataset, field, ids, {"prompt": prompt, **options.as_dict()}, overwrite=overwrite)
+
+
+def finished_from(
+    dataset: Any, field: str, ids: Iterable[str], from_field: str, options: TrackingOptions, *, overwrite: bool
+) -> set[str]:
+    """Which targets an earlier call that read the same field with the same settings finished: marks, or an audit.
+
+    Whether the labels in `from_field` are still the same is not looked at.
+
+    Raises:
+        FieldConflictError: As for `finished_before`.
+        OptionError: It cannot be the name of a field.
+    """
+    return _finished(dataset, field, ids, {"from_field": from_field, **options.as_dict()}, overwrite=overwrite)
+
+
+def _finished(
+    dataset: Any, field: str, ids: Iterable[str], settings: Mapping[str, Any], *, overwrite: bool
+) -> set[str]:
     from fiftyone_plugin import labels
 
-    state = labels.field_state(dataset, field)
-    wanted = labels.as_plain({"prompt": prompt, **options.as_dict()})
+    state, asked = labels.field_state(dataset, field), set(ids)
+    wanted = labels.as_plain(settings)
     if state.is_ours and not overwrite and wanted.items() <= state.settings.items():
-        return set(ids) & state.finished
-    labels.require_writable(dataset, field, ids, overwrite=overwrite)
+        return asked & state.finished
+    labels.require_writable(dataset, field, asked, overwrite=overwrite)
     return set()
+
+
+def _findings(result: TrackingResult) -> tuple[Finding, ...]:
+    """Repairs and doubts as the review panel has them, in order of time."""
+    from fiftyone_plugin import labels
+
+    items = sorted(labels.review_items(labels.summary_of(result)), key=lambda item: (item.start, item.stop))
+    return tuple(Finding(**{f.name: getattr(item, f.name) for f in fields(Finding)}) for item in items)
+
+
+def _made_from(result: TrackingResult, from_field: str, given: str) -> TrackingResult:
+    """A result that remembers which labels it was made of."""
+    return replace(result, settings={**result.settings, "from_field": from_field, "given": given})
+
+
+def _require_unchanged(finished: Mapping[str, Any], field: str, from_field: str, given: Callable[[Any], str]) -> None:
+    """Make sure that finished targets were made of the labels that there are now.
+
+    Raises:
+        FieldConflictError: One was not.
+    """
+    from fiftyone_plugin import labels
+
+    for target in finished.values():
+        summary = labels.read_summary(target, field) or {"settings": {}}
+        if summary["settings"].get("given") != given(target):
+            raise FieldConflictError(
+                f"field {field!r} of {labels.describe(target)}: holds tracks of other labels of {from_field!r} than "
+                "are asked for now: give overwrite=True to replace them, or another field name"
+            )

@@ -7,6 +7,8 @@ from typing import Any
 
 import fiftyone.operators.types as types
 
+from fiftyone_plugin.config import TrackingOptions
+
 from . import forms
 
 __all__ = ["add_choice", "add_existing_tracks", "add_new_field", "tracks_fields"]
@@ -83,22 +85,42 @@ def add_existing_tracks(
 
 
 def add_new_field(
-    inputs: types.Object, ctx: Any, name: str, *, default: str, label: str, differs_from: str = ""
+    inputs: types.Object,
+    ctx: Any,
+    name: str,
+    *,
+    default: str,
+    label: str,
+    differs_from: str = "",
+    options: TrackingOptions | None = None,
 ) -> None:
-    """Ask for the name of a field to be written, and refuse it where that would overwrite labels of others."""
-    from fiftyone_plugin import labels
+    """Ask for the name of a field to be written, and refuse it where that would overwrite labels of others.
+
+    Args:
+        inputs: The form.
+        ctx: Its context.
+        name: Of the parameter.
+        default: Name of the field, where none is given.
+        label: Above the input.
+        differs_from: The field that is read for it; empty where none is.
+        options: With `differs_from`, the form's settings: videos that were finished with these are left as they are.
+    """
+    from fiftyone_plugin import labels, runner
     from fiftyone_plugin.errors import FieldConflictError
 
     field = forms.text_of(ctx.params, name, default)
     overwrite = bool(ctx.params.get("overwrite", False))
 
-    def check() -> Any:
+    def check() -> set[str]:
         if field == differs_from:
             raise FieldConflictError(f"field {field!r}: holds the labels that are read; give another name")
         ids = [labels.target_id(target) for target in labels.targets(ctx.target_view())]
-        return labels.require_writable(ctx.dataset, field, ids, overwrite=overwrite)
+        if differs_from and options is not None:
+            return runner.finished_from(ctx.dataset, field, ids, differs_from, options, overwrite=overwrite)
+        labels.require_writable(ctx.dataset, field, ids, overwrite=overwrite)
+        return set()
 
-    _, error = forms.attempt(check)
+    done, error = forms.attempt(check)
     inputs.str(
         name,
         label=label,
@@ -117,3 +139,6 @@ def add_new_field(
             description=f"{state.field!r} holds our tracks of {len(state.finished)} videos",
             default=False,
         )
+    if done:
+        text = f"{len(done)} videos are finished with these settings, and will be left as they are"
+        inputs.view(f"{name}_done", types.Notice(label=text))

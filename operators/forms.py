@@ -23,6 +23,8 @@ from fiftyone_plugin.config import (
     IdentityOptions,
     ModelChoice,
     TrackingOptions,
+    check_counts,
+    parse_counts,
     preset,
 )
 from fiftyone_plugin.detectors.prompt import parse_prompt
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CUSTOM",
     "Estimate",
+    "add_counts",
     "add_detection",
     "add_field",
     "add_frame_range",
@@ -42,6 +45,7 @@ __all__ = [
     "add_models_notes",
     "add_prompt",
     "attempt",
+    "counts_text",
     "duration",
     "estimate_work",
     "options_of",
@@ -120,6 +124,8 @@ def options_of(params: Mapping[str, Any]) -> TrackingOptions:
         identity=IdentityOptions(
             repair=bool(params.get("repair", identity.repair)),
             min_margin=_number(params, "min_margin", identity.min_margin),
+            counts=parse_counts(text_of(params, "counts")),
+            mend_masks=bool(params.get("mend_masks", identity.mend_masks)),
         ),
         start=start,
         stop=stop,
@@ -269,6 +275,35 @@ def add_detection(inputs: types.Object) -> None:
         max=1.0,
         view=types.SliderView(),
     )
+
+
+def add_counts(inputs: types.Object, params: Mapping[str, Any], phrases: Callable[[], Sequence[str]]) -> None:
+    """Ask how many objects of a class there are.
+
+    Args:
+        inputs: The form.
+        params: What is filled in.
+        phrases: Gives the classes that there can be; asked only where a number was given. None are taken as any.
+    """
+
+    def check() -> None:
+        counts = parse_counts(text_of(params, "counts"))
+        if counts and (known := phrases()):
+            check_counts(counts, known)
+
+    _, error = attempt(check)
+    inputs.str(
+        "counts",
+        label="Known numbers",
+        description="How many there are in each video, where you know it: sheep=3, dog=1. Decides what is in doubt",
+        invalid=bool(error),
+        error_message=error,
+    )
+
+
+def counts_text(counts: str | Mapping[str, int] | None) -> str | None:
+    """Known numbers as the form has them: ``sheep=3, dog=1``."""
+    return ", ".join(f"{k}={v}" for k, v in counts.items()) if isinstance(counts, Mapping) else counts
 
 
 def add_frame_range(inputs: types.Object, params: Mapping[str, Any]) -> None:

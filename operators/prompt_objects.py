@@ -30,8 +30,15 @@ class PromptObjects(foo.Operator):
         inputs = types.Object()
         marks = _add_marks(inputs, ctx)
         fields.add_new_field(
-            inputs, ctx, "field", default="tracks", label="Label field for the tracks", differs_from=marks
+            inputs,
+            ctx,
+            "field",
+            default="tracks",
+            label="Label field for the tracks",
+            differs_from=marks,
+            options=forms.attempt(lambda: forms.options_of(ctx.params))[0],
         )
+        running.add_earlier_job(inputs, ctx, forms.text_of(ctx.params, "field", "tracks"))
         forms.add_models(inputs, ctx.params, kinds=("propagator", "embedder"))
         forms.add_models_notes(inputs, ctx.params, kinds=("propagator", "embedder"))
         forms.add_frame_range(inputs, ctx.params)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from . import base, fields, forms, running
+from fiftyone_plugin.config import IdentityOptions, TrackingOptions, check_counts
+
+from . import audit_report, base, fields, forms, running
 
 __all__ = ["RepairTracks"]
 
@@ -42,24 +47,30 @@ class RepairTracks(foo.Operator):
             default=True,
         )
         if not ctx.params.get("dry_run", True):
+            default = f"{source or 'tracks'}_repaired"
             fields.add_new_field(
                 inputs,
                 ctx,
                 "field",
-                default=f"{source or 'tracks'}_repaired",
+                default=default,
                 label="Field for the repaired tracks",
                 differs_from=source,
+                options=forms.attempt(lambda: _options(ctx, source))[0],
             )
+            running.add_earlier_job(inputs, ctx, forms.text_of(ctx.params, "field", default))
             running.add_afterwards(inputs)
         forms.add_models(inputs, ctx.params, kinds=("embedder",))
         forms.add_models_notes(inputs, ctx.params, kinds=("embedder",))
-        inputs.float(
-            "min_margin",
-            label="Smallest margin",
-            description="Evidence, in nats, that decides an encounter; with less it is left to you. 1 is about 73 %",
-            default=1.0,
-            min=0.0,
-        )
+        inputs.bool("advanced", label="More settings", default=False, view=types.SwitchView())
+        if ctx.params.get("advanced"):
+            forms.add_counts(inputs, ctx.params, lambda: list(_phrases(ctx, source)))
+            inputs.float(
+                "min_margin",
+                label="Smallest margin",
+                description="Evidence, in nats, that decides; with less it is left to you. 1 is about 73 %",
+                default=IdentityOptions().min_margin,
+                min=0.0,
+            )
         running.add_cost(inputs, ctx)
         return types.Property(inputs, view=types.PromptView(label="Audit and repair tracks"))
 
@@ -75,26 +86,28 @@ class RepairTracks(foo.Operator):
         """Progress messages for the App; the summary, as a dict, for a scheduled job and for `__call__`."""
         from fiftyone_plugin import runner
 
-        options, collection = forms.options_of(ctx.params), ctx.target_view()
-        source = forms.text_of(ctx.params, "from_field")
+        source, is_dry_run = forms.text_of(ctx.params, "from_field"), bool(ctx.params.get("dry_run", True))
+        options, collection = _options(ctx, source), ctx.target_view()
+        field = forms.text_of(ctx.params, "field", f"{source}_repaired")
         return running.run(
             ctx,
             lambda on_progress, should_stop: runner.repair_dataset(
                 collection,
                 source,
-                field=forms.text_of(ctx.params, "field", f"{source}_repaired"),
+                field=field,
                 options=options,
-                dry_run=bool(ctx.params.get("dry_run", True)),
+                dry_run=is_dry_run,
                 overwrite=bool(ctx.params.get("overwrite", False)),
                 on_progress=on_progress,
                 should_stop=should_stop,
             ),
-            field="" if ctx.params.get("dry_run", True) else forms.text_of(ctx.params, "field", f"{source}_repaired"),
+            field="" if is_dry_run else field,
+            report=partial(audit_report.report, is_dry_run=is_dry_run),
         )
 
     def resolve_output(self, ctx: Any) -> types.Property:
-        """The summary of a scheduled job."""
-        return running.summary_output("Audited")
+        """The report of a scheduled job."""
+        return running.summary_output("")
 
     def __call__(
         self,
@@ -105,6 +118,7 @@ class RepairTracks(foo.Operator):
         dry_run: bool = True,
         models: str = "bundled",
         embedder: str | None = None,
+        counts: str | Mapping[str, int] | None = None,
         min_margin: float | None = None,
         overwrite: bool = False,
         device: str = "auto",
@@ -121,6 +135,7 @@ class RepairTracks(foo.Operator):
             dry_run: Report only.
             models: Preset, of which the embedder is used.
             embedder: Instead of the preset's, as NAME:VARIANT.
+            counts: Known numbers of objects in a video, such as ``"sheep=3, dog=1"`` or ``{"sheep": 3}``.
             min_margin: Smallest evidence, in nats, that decides an encounter.
             overwrite: Replace what this plugin wrote to the field before.
             device: auto, cpu, cuda, cuda:1 or mps.
@@ -129,6 +144,32 @@ class RepairTracks(foo.Operator):
             delegate: Schedule it instead of running it now.
 
         Returns:
-            FiftyOne's result; its `result` holds counts and one entry per video.
+            FiftyOne's result; its `result` holds counts, the report as Markdown (``summary``) and one entry per video,
+            with every repair and doubt in its ``findings`` (frames 0-based, half-open).
         """
+        counts = forms.counts_text(counts)
         return base.call(self, sample_collection, base.given(locals()), delegate=delegate)
+
+
+def _options(ctx: Any, field: str) -> TrackingOptions:
+    """What the form asks for.
+
+    Raises:
+        InputError: One of the values is out of its range, or a number is known of a class that no track has.
+    """
+    options = forms.options_of(ctx.params)
+    if not options.identity.counts:
+        return options
+    # Labels of others are written as others like.
+    phrases = _phrases(ctx, field)
+    check_counts(options.identity.counts, list(phrases))
+    counts = {phrases[name]: count for name, count in options.identity.counts.items()}
+    return replace(options, identity=replace(options.identity, counts=counts))
+
+
+def _phrases(ctx: Any, field: str) -> dict[str, str]:
+    """The classes of the tracks that would be checked: in lower case, and as they are written."""
+    from fiftyone_plugin.labels.ownership import labels_path
+
+    path = f"{labels_path(ctx.dataset, field)}.detections.label" if field else ""
+    return {name.lower(): name for name in ctx.target_view().distinct(path)} if path else {}

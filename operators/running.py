@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -35,10 +34,9 @@ SHORT_SECONDS = 120
 REPORT_SECONDS = 1.0
 """Between two progress reports of a scheduled job, each of which is a write to the database."""
 
-SHOWN_FINDINGS = 100
-"""Lines of an audit's report that a form shows; the result of a call from Python has all of them."""
-
 Job = Callable[[Callable[[Any], None] | None, Callable[[], bool] | None], Any]
+Report = Callable[[Any], str]
+"""What is said of a summary, as Markdown."""
 
 
 def execution_options(ctx: Any) -> foo.ExecutionOptions:
@@ -96,9 +94,14 @@ def add_cost(inputs: types.Object, ctx: Any) -> None:
     )
 
 
-def add_earlier_job(inputs: types.Object, ctx: Any, *, default_field: str = "tracks") -> None:
-    """Say that somebody is at it, or that an earlier job can go on."""
-    field = forms.text_of(ctx.params, "field", default_field)
+def add_earlier_job(inputs: types.Object, ctx: Any, field: str) -> None:
+    """Say that somebody is at it, or that an earlier job can go on.
+
+    Args:
+        inputs: The form.
+        ctx: Its context.
+        field: That would be written.
+    """
     for job in jobs.list_jobs(dataset=ctx.dataset.name):
         if job.field != field:
             continue
@@ -106,26 +109,28 @@ def add_earlier_job(inputs: types.Object, ctx: Any, *, default_field: str = "tra
             label = f"{field!r} is being written right now, so this would be refused"
             inputs.view("job_running", types.Warning(label=label, description=f"{job.title}: {job.line}"))
         elif job.is_resumable:
-            label = "An earlier job did not get to its end; with the same prompt and settings it goes on where it was"
+            same = "prompt and settings" if job.prompt else "settings"
+            label = f"An earlier job did not get to its end; with the same {same} it goes on where it was"
             inputs.view("job_resumable", types.Notice(label=label, description=f"{job.title}: {job.line}"))
 
 
-def run(ctx: Any, job: Job, *, field: str) -> Any:
+def run(ctx: Any, job: Job, *, field: str, report: Report | None = None) -> Any:
     """Run a job in the way that it was asked for.
 
     Args:
         ctx: Of the operator.
         job: The work.
         field: That it writes; empty if none.
+        report: What is shown of the summary in the end; by default a few lines of numbers.
 
     Returns:
         The summary as a dict; in the App, a generator of progress messages.
     """
     if ctx.delegated:
-        return _summarise(_finished(ctx, field, job(_Throttled(ctx), None)))
+        return _summarise(_finished(ctx, field, job(_Throttled(ctx), None)), report)
     if not ctx.request_params.get("stream", True):
-        return _summarise(_finished(ctx, field, job(None, None)))
-    return _stream(ctx, job, field)
+        return _summarise(_finished(ctx, field, job(None, None)), report)
+    return _stream(ctx, job, field, report)
 
 
 def summary_output(label: str) -> types.Property:
@@ -164,22 +169,13 @@ def _finished(ctx: Any, field: str, summary: Any) -> Any:
     return summary
 
 
-def _findings(summary: Any) -> list[str]:
-    """What an audit found, video by video, no more than people would read."""
-    lines = [f"{Path(v.source).name}: {line}" for v in summary.videos for line in v.findings]
-    more = len(lines) - SHOWN_FINDINGS
-    return [*lines[:SHOWN_FINDINGS], *([f"... and {more} more"] if more > 0 else [])]
+def _summarise(summary: Any, report: Report | None) -> dict[str, Any]:
+    text = "  \n".join([*summary.lines(), *summary.failure_lines()]) if report is None else report(summary)
+    return {**summary.as_dict(), "summary": text}
 
 
-def _summarise(summary: Any) -> dict[str, Any]:
-    return {
-        **summary.as_dict(),
-        "summary": "  \n".join([*summary.lines(), *summary.failure_lines(), *_findings(summary)]),
-    }
-
-
-def _stream(ctx: Any, job: Job, field: str) -> Iterator[Any]:
-    """Live progress in the App, then a message and the new labels."""
+def _stream(ctx: Any, job: Job, field: str, report: Report | None) -> Iterator[Any]:
+    """Live progress in the App, then a message, the report if there is one, and the new labels."""
     from fiftyone_plugin import runner
 
     yield ctx.ops.set_progress(label="Loading models", progress=0)
@@ -195,8 +191,9 @@ def _stream(ctx: Any, job: Job, field: str) -> Iterator[Any]:
     for failure in summary.failure_lines():
         yield ctx.ops.notify(failure, variant="error")
     yield ctx.ops.notify("; ".join(summary.lines()), variant="warning" if summary.failures else "success")
-    if _findings(summary):
-        yield ctx.ops.show_output(summary_output("Found").to_json(), _summarise(summary))
+    if report is not None:
+        # Its outputs only: what belongs to single videos is long, and nobody reads it there.
+        yield ctx.ops.show_output(summary_output("").to_json(), {"summary": report(summary)})
     yield ctx.ops.reload_dataset()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import fiftyone.operators as foo
@@ -38,7 +38,7 @@ class TrackObjects(foo.Operator):
         forms.add_prompt(inputs, ctx.params)
         # Near the top, because it is what stops people: Execute stays grey while the field is not ours to change.
         forms.add_field(inputs, ctx)
-        running.add_earlier_job(inputs, ctx)
+        running.add_earlier_job(inputs, ctx, forms.text_of(ctx.params, "field", "tracks"))
         forms.add_models(inputs, ctx.params)
         forms.add_models_notes(inputs, ctx.params)
         forms.add_frame_range(inputs, ctx.params)
@@ -50,7 +50,7 @@ class TrackObjects(foo.Operator):
         )
         inputs.bool("advanced", label="More settings", default=False, view=types.SwitchView())
         if ctx.params.get("advanced"):
-            _add_advanced(inputs)
+            _add_advanced(inputs, ctx.params)
         running.add_afterwards(inputs)
         running.add_cost(inputs, ctx)
         return types.Property(inputs, view=types.PromptView(label="Track objects by name"))
@@ -88,6 +88,8 @@ class TrackObjects(foo.Operator):
         first_frame: int | None = None,
         last_frame: int | None = None,
         repair: bool = True,
+        counts: str | Mapping[str, int] | None = None,
+        mend_masks: bool = False,
         overwrite: bool = False,
         device: str = "auto",
         color_by_instance: bool = False,
@@ -111,6 +113,8 @@ class TrackObjects(foo.Operator):
             first_frame: 1-based.
             last_frame: 1-based, included; to the end by default.
             repair: Whether to repair identities.
+            counts: Known numbers of objects in a video, such as ``"sheep=3, dog=1"`` or ``{"sheep": 3}``.
+            mend_masks: Whether to choose masks anew where objects touched.
             overwrite: Replace what this plugin wrote to the field before.
             device: auto, cpu, cuda, cuda:1 or mps.
             color_by_instance: Afterwards, give every track its own colour in the App.
@@ -120,10 +124,19 @@ class TrackObjects(foo.Operator):
         Returns:
             FiftyOne's result; its `result` holds counts and one entry per video.
         """
+        counts = forms.counts_text(counts)
         return base.call(self, sample_collection, base.given(locals()), delegate=delegate)
 
 
-def _add_advanced(inputs: types.Object) -> None:
+def _add_advanced(inputs: types.Object, params: Mapping[str, Any]) -> None:
+    if params.get("repair", True):
+        forms.add_counts(inputs, params, lambda: forms.attempt(lambda: forms.phrases_of(params))[0] or ())
+        inputs.bool(
+            "mend_masks",
+            label="Choose masks anew inside encounters",
+            description="Once it is known who is who, masks where objects touched are propagated again; slower",
+            default=False,
+        )
     forms.add_detection(inputs)
     defaults = AssociationOptions()
     inputs.int(

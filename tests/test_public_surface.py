@@ -13,9 +13,11 @@ from fiftyone_plugin import api
 
 FUNCTIONS = {
     "evaluate",
+    "follow",
     "models",
     "open_source",
     "preview",
+    "prompt_dataset",
     "read_tracks",
     "repair",
     "repair_dataset",
@@ -34,7 +36,9 @@ TYPES = {
     "IdentityOptions",
     "InputError",
     "ModelChoice",
+    "ObjectPrompt",
     "Repair",
+    "Seed",
     "ShepherdError",
     "Track",
     "TrackingOptions",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from fiftyone_plugin.jobs.background import stream
 from fiftyone_plugin.jobs.job import Job
-from fiftyone_plugin.jobs.outcome import DatasetSummary, VideoOutcome
+from fiftyone_plugin.jobs.outcome import DatasetSummary, Finding, VideoOutcome
 from fiftyone_plugin.jobs.progress import JobProgress, Pace, duration
 from fiftyone_plugin.jobs.records import (
     JobState,
@@ -29,6 +29,7 @@ from fiftyone_plugin.jobs.records import (
 
 __all__ = [
     "DatasetSummary",
+    "Finding",
     "Job",
     "JobProgress",
     "JobState",

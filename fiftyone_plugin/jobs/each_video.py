@@ -111,7 +111,8 @@ def dataset_job(title: str, dataset: Any, field: str, prompt: str, *, is_dry_run
     # What only reads must not end the job that writes.
     kind = ["dry run"] if is_dry_run else []
     folder = jobs_folder() / job_id_of(f"{dataset.name}-{field}", str(dataset._doc.id), field, *kind)
-    return open_job(folder, title=title, source=dataset.name, prompt=prompt, dataset=dataset.name, field=field)
+    written = None if is_dry_run else field
+    return open_job(folder, title=title, source=dataset.name, prompt=prompt, dataset=dataset.name, field=written)
 
 
 def open_job(folder: Path, **about: Any) -> Job:

@@ -1,15 +1,55 @@
-"""What became of a job over many videos, for people and as JSON. Knows nothing of tracks, only of their number."""
+"""What became of a job over many videos, for people and as JSON. Knows nothing of masks and models."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["DatasetSummary", "VideoOutcome"]
+from fiftyone_plugin.durable import write_durably
+
+__all__ = ["DatasetSummary", "Finding", "VideoOutcome", "load_outcome", "save_outcome"]
 
 _COUNTED = ("frames", "tracks", "encounters", "repairs", "needs_review")
 _SHOWN_FAILURES = 20
 """Failures that are written out for people; all of them are in the JSON and in the job's record."""
+
+
+_OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an audit has to say of one encounter: a repair, or a doubt that is left to a person."""
+
+    kind: str
+    """``crossing``, ``occlusion``, ``return``; the kind of the repair where there was no encounter."""
+    outcome: str
+    """``abstain`` for a doubt, else the kind of the repair."""
+    phrase: str
+    start: int
+    stop: int
+    """0-based, half-open."""
+    track_ids: tuple[int, ...]
+    """As they are called in the result."""
+    margin: float
+    """Log-odds (nats)."""
+    confidence: float
+    """Probability in [0, 1] that the identities are right as they stand in the result."""
+    expected_error: float
+    """Frames that are expected to be wrong."""
+    reason: str
+    """One line."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Parts of the margin by name, in the same unit."""
+
+    @property
+    def is_doubt(self) -> bool:
+        """Whether it was left as it is, for a person to decide."""
+        return self.outcome == "abstain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +71,13 @@ class VideoOutcome:
     was_done: bool = False
     """An earlier run with the same settings had finished it; nothing was done again."""
     warnings: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
-    """Of an audit: one line per repair, and per encounter that a person should look at."""
+    findings: tuple[Finding, ...] = ()
+    """Of an audit: every repair and every doubt, in order of time."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        plain = {**asdict(self), "warnings": list(self.warnings)}
+        return {**plain, "findings": [{**asdict(f), "track_ids": list(f.track_ids)} for f in self.findings]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +116,7 @@ class DatasetSummary:
             "job_id": self.job_id,
             "failures": list(self.failures),
             "was_cancelled": self.was_cancelled,
-            "videos": [{**asdict(v), "warnings": list(v.warnings), "findings": list(v.findings)} for v in self.videos],
+            "videos": [v.as_dict() for v in self.videos],
         }
 
     def lines(self) -> list[str]:
@@ -80,11 +125,12 @@ class DatasetSummary:
         done = [v for v in self.videos if not v.error and not v.was_done]
         place = f"labels in {self.field!r}" if self.field else "nothing was written"
         text = [
-            f"{found['tracks']} tracks in {found['frames']} frames of {len(done)} videos, {found['seconds']:.1f} s",
-            f"{found['repairs']} repairs, {found['needs_review']} encounters to look at, {place}",
+            f"{_many(found['tracks'], 'track')} in {_many(found['frames'], 'frame')} of {_many(len(done), 'video')}, "
+            f"{found['seconds']:.1f} s",
+            f"{_many(found['repairs'], 'repair')}, {_many(found['needs_review'], 'encounter')} to look at, {place}",
         ]
         if skipped := sum(v.was_done for v in self.videos):
-            text.append(f"{skipped} videos were finished before and left as they are")
+            text.append(f"finished before, and left as it is: {_many(skipped, 'video')}")
         if self.failures:
             text.append(f"{len(self.failures)} of {len(self.videos)} videos failed; the same call tries them again")
         if self.was_cancelled:
@@ -96,3 +142,33 @@ class DatasetSummary:
         hidden = len(self.failures) - _SHOWN_FAILURES
         more = [f"... and {hidden} more; the job {self.job_id} lists them all"] if hidden > 0 else []
         return [*self.failures[:_SHOWN_FAILURES], *more]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def save_outcome(folder: Path, about: Mapping[str, Any], outcome: VideoOutcome) -> None:
+    """Keep what became of a video, for a later call of the same job; a disk that is full costs only that.
+
+    Args:
+        folder: Of this video; made if it is not there.
+        about: Plain values that differ where the outcome might.
+        outcome: Of a video that worked.
+    """
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / _OUTCOME, json.dumps({"about": dict(about), "outcome": outcome.as_dict()}).encode())
+
+
+def load_outcome(folder: Path, about: Mapping[str, Any]) -> VideoOutcome | None:
+    """What `save_outcome` kept there; None where there is nothing, or of something else."""
+    try:
+        kept = json.loads((folder / _OUTCOME).read_bytes())
+        if kept["about"] != json.loads(json.dumps(dict(about))):
+            return None
+        plain = kept["outcome"]
+        findings = tuple(Finding(**{**f, "track_ids": tuple(f["track_ids"])}) for f in plain["findings"])
+        return VideoOutcome(**{**plain, "warnings": tuple(plain["warnings"]), "findings": findings})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -6,7 +6,10 @@ The tracks are taken as propagated tracks; views are cut out of the video, and t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +20,14 @@ from fiftyone_plugin.geometry import decode_mask, ellipse_mask
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource
 from fiftyone_plugin.pipeline.camera import CameraWatch
+from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
 from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.pipeline.views import collect_views
-from fiftyone_plugin.types import BoolArray, FrameMasks, Track, TrackingResult
+from fiftyone_plugin.types import BoolArray, Frame, FrameMasks, Track, TrackingResult
 
-__all__ = ["repair"]
+__all__ = ["digest_of_tracks", "repair"]
 
 _AREA_MEMORY_FRAMES = 32
 
@@ -36,6 +40,7 @@ def repair(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     embedder: Embedder | None = None,
+    checkpointing: Checkpointing | None = None,
     constraints: Sequence[Constraint] = (),
 ) -> TrackingResult:
     """Find and repair exchanged, broken and doubled identities in tracks of another tool.
@@ -47,9 +52,12 @@ def repair(
         on_progress: Called after every frame.
         should_stop: Asked before every frame; views are then taken from the frames up to there only.
         embedder: One that is already loaded.
+        checkpointing: Where the state is kept while it works, and whether to go on from what is there; the result is
+            that of an uninterrupted run. What is kept there is left there.
         constraints: What a person said of these identities; it holds.
 
     Raises:
+        JobError: The checkpoint to go on from belongs to another run, or is damaged.
         TrackFileError: The tracks do not fit the video.
     """
     options = options or TrackingOptions()
@@ -63,54 +71,116 @@ def repair(
         )
     model = embedder or registry.make_embedder(options.models.embedder, device=options.device)
     recorder = Recorder(model.name)
-    rows: dict[int, list[tuple[Track, int]]] = {}
-    for t in tracks:
-        recorder.open(t.track_id, t.phrase)
-        for row, frame_index in enumerate(t.frame_indices.tolist()):
-            rows.setdefault(frame_index, []).append((t, row))
+    look = _Look(tracks, recorder, model, options)
+    keeper = Keeper(
+        checkpointing,
+        source,
+        "",
+        options,
+        walk=look,
+        session=None,
+        recorder=recorder,
+        given={"tracks": len(tracks), "rows": digest_of_tracks(tracks)},
+        start=look.first,
+    )
+    at = keeper.restore()
+    began -= at.seconds
     warnings: list[str] = []
-    camera = CameraWatch()
-    done = 0
-    if rows:
-        for frame in source.frames(min(rows), last + 1):
-            if should_stop is not None and should_stop():
-                warnings.append(f"stopped before frame {frame.index} as asked; later frames were not looked at")
-                break
-            done += 1
-            here = rows.pop(frame.index, [])
-            if not here:
-                camera.see(frame, np.zeros((0, 4), np.float32))
-            else:
-                masks = np.stack([_mask(t, r, info.height_px, info.width_px) for t, r in here])
-                boxes = np.stack([t.boxes_xyxy[r] for t, r in here])
-                seen = FrameMasks(
-                    frame.index,
-                    np.array([t.track_id for t, _ in here], np.int64),
-                    masks,
-                    np.ones(len(here), np.float32),
-                    np.full(len(here), 10.0, np.float32),
-                )
-                usual = [_usual_area(t, r, masks[k]) for k, (t, r) in enumerate(here)]
-                camera.see(frame, boxes)
-                collect_views(frame, seen, boxes, usual, recorder=recorder, embedder=model, options=options.evidence)
-            if on_progress is not None:
-                on_progress(Progress(frame.index, done, last + 1, len(here), "repair", time.perf_counter() - began))
+    was_stopped = False
+    frames = iter(()) if at.is_walked or last < 0 else source.frames(at.next_frame, last + 1)
+    for frame in frames:
+        at = replace(at, next_frame=frame.index, seconds=time.perf_counter() - began)
+        if keeper.is_due(frame.index):
+            keeper.save(at)
+        if should_stop is not None and should_stop():
+            keeper.save(at)
+            was_stopped = True
+            warnings.append(f"stopped before frame {frame.index} as asked; later frames were not looked at")
+            break
+        seen = look.step(frame)
+        at = replace(at, frames_done=at.frames_done + 1)
+        if on_progress is not None:
+            seconds = time.perf_counter() - began
+            on_progress(Progress(frame.index, at.frames_done, last + 1, seen, "repair", seconds))
+    if not at.is_walked:
+        at = replace(at, is_walked=not was_stopped, video=source.info, warnings=source.warnings)
+        keeper.save(at)
     settled = settle(
-        Evidence(tuple(tracks), recorder.galleries(), {}, camera.path), options.identity, constraints=constraints
+        Evidence(tuple(tracks), recorder.galleries(), {}, look.camera.path), options.identity, constraints=constraints
     )
     return TrackingResult(
-        video=info,
+        video=at.video or info,
         tracks=settled.tracks,
         encounters=settled.resolution.encounters,
         decisions=settled.resolution.decisions,
         repairs=settled.resolution.repairs,
         carried=settled.carried,
-        frames_processed=done,
+        frames_processed=at.frames_done,
         seconds=time.perf_counter() - began,
         peak_memory_mb=peak_memory_mb(),
-        warnings=(*source.warnings, *warnings),
+        warnings=(*at.warnings, *keeper.warnings, *warnings),
         settings={"shepherd": __version__, **options.as_dict()},
+        was_stopped=was_stopped,
     )
+
+
+class _Look:
+    """Goes through the frames that have tracks: follows the camera, and cuts out what can be seen cleanly."""
+
+    def __init__(
+        self, tracks: Sequence[Track], recorder: Recorder, embedder: Embedder, options: TrackingOptions
+    ) -> None:
+        self._recorder, self._embedder, self._options = recorder, embedder, options
+        self._rows: dict[int, list[tuple[Track, int]]] = {}
+        for t in tracks:
+            recorder.open(t.track_id, t.phrase)
+            for row, frame_index in enumerate(t.frame_indices.tolist()):
+                self._rows.setdefault(frame_index, []).append((t, row))
+        self.first = min(self._rows, default=0)
+        """0-based."""
+        self.camera = CameraWatch()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next frames depend on, besides the recorder."""
+        return {"camera": self.camera}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another look was."""
+        self.camera = state["camera"]
+
+    def step(self, frame: Frame) -> int:
+        """Take the next frame; returns how many tracks are on it."""
+        here = self._rows.pop(frame.index, [])
+        if not here:
+            self.camera.see(frame, np.zeros((0, 4), np.float32))
+            return 0
+        masks = np.stack([_mask(t, r, frame.height_px, frame.width_px) for t, r in here])
+        boxes = np.stack([t.boxes_xyxy[r] for t, r in here])
+        seen = FrameMasks(
+            frame.index,
+            np.array([t.track_id for t, _ in here], np.int64),
+            masks,
+            np.ones(len(here), np.float32),
+            np.full(len(here), 10.0, np.float32),
+        )
+        usual = [_usual_area(t, r, masks[k]) for k, (t, r) in enumerate(here)]
+        self.camera.see(frame, boxes)
+        collect_views(
+            frame, seen, boxes, usual, recorder=self._recorder, embedder=self._embedder, options=self._options.evidence
+        )
+        return len(here)
+
+
+def digest_of_tracks(tracks: Sequence[Track]) -> str:
+    """A short text that differs where ids, phrases, frames, boxes or masks of tracks do."""
+    found = blake2b(digest_size=12)
+    for t in tracks:
+        found.update(f"{t.track_id}/{t.phrase}/{len(t)}/{t.masks is not None}".encode())
+        found.update(t.frame_indices.tobytes())
+        found.update(t.boxes_xyxy.tobytes())
+        for mask in t.masks or ():
+            found.update(mask.counts)
+    return found.hexdigest()
 
 
 def _mask(track: Track, row: int, height_px: int, width_px: int) -> BoolArray:

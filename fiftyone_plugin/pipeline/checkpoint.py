@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.numpy
@@ -42,10 +42,10 @@ from fiftyone_plugin.pipeline.record_packing import (
     views_mark,
 )
 from fiftyone_plugin.pipeline.recorder import Record, Recorder
-from fiftyone_plugin.pipeline.walk import STATE_CLASSES, Walk
+from fiftyone_plugin.pipeline.walk import STATE_CLASSES
 from fiftyone_plugin.types import Source, VideoInfo
 
-__all__ = ["CHECKPOINT_FRAMES", "Checkpointing", "Keeper", "Position", "fingerprint", "is_checkpoint"]
+__all__ = ["CHECKPOINT_FRAMES", "Checkpointing", "Keeper", "Position", "Resumable", "fingerprint", "is_checkpoint"]
 
 CHECKPOINT_FRAMES = 300
 """Frames between two checkpoints, unless told otherwise."""
@@ -88,10 +88,29 @@ class Position:
     """What the source knew here; a later process does not decode all of it again."""
     warnings: tuple[str, ...] = ()
     """Likewise, of the source."""
+    is_backwards: bool = False
+    """The walk has turned round: `next_frame` lies before the frames that it came from."""
 
     def same_place(self, other: Position) -> bool:
         """Whether nothing was tracked between the two."""
-        return (self.next_frame, self.is_walked) == (other.next_frame, other.is_walked)
+        return self.name == other.name
+
+    @property
+    def name(self) -> str:
+        """Of the files that are made here: no two places of one run share it."""
+        return f"{self.next_frame:08d}{'-back' * self.is_backwards}{'-end' * self.is_walked}"
+
+
+class Resumable(Protocol):
+    """What goes through the frames of a video, and can tell what it knows between two of them."""
+
+    def state(self) -> dict[str, Any]:
+        """All that the next frames depend on, besides the session and the recorder; as `packing` takes it."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one was."""
+        ...
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -99,14 +118,24 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file()
 
 
-def fingerprint(source: FrameSource, prompt: str, options: TrackingOptions) -> dict[str, Any]:
-    """What must be equal for a checkpoint to fit: prompt, options, models, version, and the source's size and date."""
+def fingerprint(
+    source: FrameSource, prompt: str, options: TrackingOptions, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must be equal for a checkpoint to fit: prompt, options, models, version, and the source's size and date.
+
+    Args:
+        source: The video.
+        prompt: Of the run; empty where there is none.
+        options: Of the run.
+        given: What else the run was given, such as tracks or marks, as a few plain values that differ if it does.
+    """
     info = source.info
     video = {"frame_count": info.frame_count, "width_px": info.width_px, "height_px": info.height_px}
     path = Path(info.source).expanduser()
     return {
         "shepherd": __version__,
         "prompt": prompt,
+        "given": dict(given or {}),
         "options": {**options.as_dict(), "device": registry.resolve_device(options.device)},
         "source": {**video, **_date_of(path)},
         "weights": {
@@ -138,11 +167,13 @@ class Keeper:
     Args:
         where: The place; None for none.
         source: The video.
-        prompt: Of the run.
+        prompt: Of the run; empty where there is none.
         options: Of the run.
         walk: A new walk.
-        session: Its session.
+        session: Its session; None for one that propagates nothing.
         recorder: Its recorder.
+        given: What else the run was given; see `fingerprint`.
+        start: First frame of the walk, 0-based; that of the options by default.
     """
 
     def __init__(
@@ -152,18 +183,20 @@ class Keeper:
         prompt: str,
         options: TrackingOptions,
         *,
-        walk: Walk,
-        session: PropagationSession,
+        walk: Resumable,
+        session: PropagationSession | None,
         recorder: Recorder,
+        given: Mapping[str, Any] | None = None,
+        start: int | None = None,
     ) -> None:
-        self._where = where if isinstance(session, ResumableSession) else None
+        self._where = where if session is None or isinstance(session, ResumableSession) else None
         # Through JSON, so that it can be compared with what is read.
-        run = {} if self._where is None else fingerprint(source, prompt, options)
+        run = {} if self._where is None else fingerprint(source, prompt, options, given)
         self._run = json.loads(json.dumps(run))
         self._walk = walk
         self._session = session
         self._recorder = recorder
-        self._start = self._tried_at = options.start
+        self._start = self._tried_at = options.start if start is None else start
         self._saved_at = time.monotonic()
         self._saved: Position | None = None
         self._rows_saved: dict[int, tuple[int, int]] = {}
@@ -192,7 +225,7 @@ class Keeper:
         """Whether to `save` before this frame is taken."""
         if self._where is None:
             return False
-        frames = frame_index - self._tried_at
+        frames = abs(frame_index - self._tried_at)
         is_late = frames > 0 and time.monotonic() - self._saved_at >= self._where.every_seconds
         return (is_late or frames >= self._where.every_frames) and self._has_state()
 
@@ -208,15 +241,21 @@ class Keeper:
             if line not in self.warnings:
                 self.warnings.append(line)
 
+    def turn(self, session: PropagationSession, at: Position) -> None:
+        """Go on with another session from another frame, and make a checkpoint there."""
+        self._session = session
+        self._tried_at = at.next_frame
+        self.save(at)
+
     def _has_state(self) -> bool:
-        return isinstance(self._session, ResumableSession) and self._session.has_state
+        return self._session is None or (isinstance(self._session, ResumableSession) and self._session.has_state)
 
     def _save(self, folder: Path, at: Position) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if self._saved is None:
             # What an earlier run left must not name files that are about to be written.
             (folder / _MANIFEST).unlink(missing_ok=True)
-        suffix = f"{at.next_frame:08d}{'-end' if at.is_walked else ''}.safetensors"
+        suffix = f"{at.name}.safetensors"
         records = self._recorder.records
         contents = {f"state-{suffix}": _to_bytes(*pack(self._state()))}
         rows = {t: r for t, r in records.items() if self._rows_saved.get(t) != (len(r.frames), len(r.look_frames))}
@@ -246,12 +285,12 @@ class Keeper:
         _remove_all_but(folder, {_MANIFEST, f"state-{suffix}", *row_files, *view_files.values()})
 
     def _state(self) -> dict[str, Any]:
-        assert isinstance(self._session, ResumableSession)
         short = {
             track_id: {f.name: getattr(r, f.name) for f in fields(Record) if f.name not in LONG_COLUMNS}
             for track_id, r in self._recorder.records.items()
         }
-        return {"walk": self._walk.state(), "session": self._session.state(), "records": short}
+        session = self._session.state() if isinstance(self._session, ResumableSession) else None
+        return {"walk": self._walk.state(), "session": session, "records": short}
 
     def _load(self, folder: Path) -> Position:
         manifest = self._fitting_manifest(folder)
@@ -259,8 +298,8 @@ class Keeper:
         state = _read(folder / manifest["state"], classes=(*STATE_CLASSES, Source))
         rows = [_read(folder / name) for name in manifest["rows"]]
         views = {track_id: _read(folder / name) for track_id, name in manifest["views"]}
-        assert isinstance(self._session, ResumableSession)
-        self._session.load_state(state["session"])
+        if isinstance(self._session, ResumableSession):
+            self._session.load_state(state["session"])
         self._walk.load_state(state["walk"])
         records = self._recorder.records
         records.update({track_id: Record(**short) for track_id, short in state["records"].items()})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from fiftyone_plugin.identity import Resolution
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
+from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
+from fiftyone_plugin.pipeline.packing import digest
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
 from fiftyone_plugin.pipeline.settle import Evidence, settle
@@ -51,6 +54,7 @@ def follow(
     should_stop: Callable[[], bool] | None = None,
     propagator: Propagator | None = None,
     embedder: Embedder | None = None,
+    checkpointing: Checkpointing | None = None,
     constraints: Sequence[Constraint] = (),
 ) -> TrackingResult:
     """Track the objects that were pointed at, from each prompt on, and back to the first frame.
@@ -63,35 +67,41 @@ def follow(
         should_stop: Asked before every frame; when it says yes, the result holds what was tracked up to there.
         propagator: One that is already loaded; by default the one that `options` name, as for the next.
         embedder: See there.
+        checkpointing: Where the state is kept while it works, and whether to go on from what is there; the result is
+            that of an uninterrupted run. What is kept there is left there.
         constraints: What a person said of this video's identities; it holds, where repair is on.
 
     Raises:
         OptionError: No prompt, two for one object and frame, or more objects than `max_tracks`.
         FrameRangeError: A prompt lies outside the frames that are tracked.
+        JobError: The checkpoint to go on from belongs to another run, or is damaged.
         ModelUnavailableError: Weights are missing.
     """
     options = options or TrackingOptions()
     began = time.perf_counter()
     by_frame = _checked(prompts, source.info.frame_count, options)
-    propagator = propagator or registry.make_propagator(options.models.propagator, device=options.device)
+    propagator = propagator or registry.make_propagator(
+        options.models.propagator, device=options.device, options=options.propagation
+    )
     embedder = embedder or registry.make_embedder(options.models.embedder, device=options.device)
     recorder = Recorder(embedder.name)
     for track_id, phrase in sorted({(p.seed.track_id, p.phrase) for p in prompts}):
         recorder.open(track_id, phrase)
-    begun: set[int] = set()
-    firsts: dict[int, list[ObjectPrompt]] = {}
-    for frame_index, here in sorted(by_frame.items()):
-        if new := [p for p in here if p.seed.track_id not in begun]:
-            firsts[frame_index] = new
-        begun |= {p.seed.track_id for p in here}
-    first, turn = min(by_frame), max(firsts)
-    stop = source.info.frame_count if options.stop is None else options.stop
-    total = (stop - first) + (turn + 1 - options.start if turn > options.start else 0)
-    walk = _Walk(propagator, embedder, recorder, options, on_progress, should_stop, began=began, total=total)
-
-    walk.go(source, source.frames(first, options.stop), by_frame)
-    if not walk.was_stopped and turn > options.start:
-        walk.go(source, backwards(source, options.start, turn + 1), firsts, is_backwards=True)
+    walk = _Walk(source, by_frame, propagator, embedder, recorder, options)
+    given = {"objects": len(recorder.records), "marks": digest(prompts)}
+    keeper = Keeper(
+        checkpointing,
+        source,
+        "",
+        options,
+        walk=walk,
+        session=walk.session,
+        recorder=recorder,
+        given=given,
+        start=min(by_frame),
+    )
+    at = walk.go(keeper, keeper.restore(), on_progress=on_progress, should_stop=should_stop, began=began)
+    walked, was_stopped = time.perf_counter(), not at.is_walked
 
     tracks, resolution = recorder.tracks(), Resolution((), (), (), ())
     carried: tuple[Track, ...] = ()
@@ -99,24 +109,35 @@ def follow(
         evidence = Evidence(tracks, recorder.galleries(), recorder.supports())
         settled = settle(evidence, options.identity, constraints=constraints)
         tracks, carried, resolution = settled.tracks, settled.carried, settled.resolution
-    warnings = ["stopped as asked; the tracks are not complete"] if walk.was_stopped else []
+    warnings = ["stopped as asked; the tracks are not complete"] if was_stopped else []
     lost = sorted({p.seed.track_id for p in prompts} - {t.track_id for t in tracks})
-    if lost and not walk.was_stopped:
+    if lost and not was_stopped:
         warnings.append(f"no mask came of the prompts of {len(lost)} objects: {', '.join(map(str, lost))}")
     return TrackingResult(
-        video=source.info,
+        video=at.video or source.info,
         tracks=tracks,
         encounters=resolution.encounters,
         decisions=resolution.decisions,
         repairs=resolution.repairs,
         carried=carried,
         frames_processed=walk.frames_seen,
-        seconds=time.perf_counter() - began,
+        seconds=at.seconds + time.perf_counter() - walked,
         peak_memory_mb=peak_memory_mb(),
-        warnings=(*source.warnings, *warnings),
-        settings={"prompt": "", "objects": len(begun), "shepherd": __version__, **options.as_dict()},
-        was_stopped=walk.was_stopped,
+        warnings=(*at.warnings, *keeper.warnings, *warnings),
+        settings={"prompt": "", "objects": len(recorder.records), "shepherd": __version__, **options.as_dict()},
+        was_stopped=was_stopped,
     )
+
+
+def _first_marks(by_frame: Mapping[int, Sequence[ObjectPrompt]]) -> dict[int, list[ObjectPrompt]]:
+    """By frame, the first mark of every object: what lies before it is reached backwards."""
+    begun: set[int] = set()
+    firsts: dict[int, list[ObjectPrompt]] = {}
+    for frame_index, here in sorted(by_frame.items()):
+        if new := [p for p in here if p.seed.track_id not in begun]:
+            firsts[frame_index] = new
+        begun |= {p.seed.track_id for p in here}
+    return firsts
 
 
 def _checked(
@@ -144,70 +165,107 @@ def _checked(
 
 
 class _Walk:
-    """Goes through frames in one direction after the other, and records."""
+    """Goes through the video from the first mark on, then back from where the last object was marked, and records."""
 
     def __init__(
         self,
+        source: FrameSource,
+        marks: Mapping[int, Sequence[ObjectPrompt]],
         propagator: Propagator,
         embedder: Embedder,
         recorder: Recorder,
         options: TrackingOptions,
-        on_progress: Callable[[Progress], None] | None,
-        should_stop: Callable[[], bool] | None,
-        *,
-        began: float,
-        total: int,
     ) -> None:
-        self._propagator, self._embedder = propagator, embedder
-        self._recorder, self._options = recorder, options
-        self._on_progress, self._should_stop = on_progress, should_stop
-        self._began, self._total = began, total
-        self._done = 0
-        self._seen: set[int] = set()
-        self.was_stopped = False
-
-    @property
-    def frames_seen(self) -> int:
+        self._source, self._options = source, options
+        self._propagator, self._embedder, self._recorder = propagator, embedder, recorder
+        self._marks, self._firsts = marks, _first_marks(marks)
+        self._first, self._turn = min(marks), max(self._firsts)
+        self.frames_seen = 0
         """Different frames so far."""
-        return len(self._seen)
+        self.session = self._open()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next frames depend on, besides the session and the recorder."""
+        return {"frames_seen": self.frames_seen}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where another walk was."""
+        self.frames_seen = state["frames_seen"]
 
     def go(
         self,
-        source: FrameSource,
-        frames: Iterator[Frame],
-        prompts: Mapping[int, Sequence[ObjectPrompt]],
+        keeper: Keeper,
+        at: Position,
         *,
-        is_backwards: bool = False,
-    ) -> None:
-        """Walk over frames; on the way back the first frame of a track is recorded already."""
-        session = self._propagator.open(height_px=source.info.height_px, width_px=source.info.width_px)
-        for frame in frames:
-            if self._should_stop is not None and self._should_stop():
-                self.was_stopped = True
-                return
-            seen = session.advance(frame)
-            here = prompts.get(frame.index, [])
-            if here:
-                self._seed(session, frame, seen, here, is_backwards=is_backwards)
+        on_progress: Callable[[Progress], None] | None,
+        should_stop: Callable[[], bool] | None,
+        began: float,
+    ) -> Position:
+        """Walk to the end from a position; returns where it is then, which is not the end if it was asked to stop."""
+        began -= at.seconds
+        total = self._total()
+        while not at.is_walked:
+            marks = self._firsts if at.is_backwards else self._marks
+            for frame in self._frames(at):
+                at = self._moved(at, frame.index, began)
+                if keeper.is_due(frame.index):
+                    keeper.save(at)
+                if should_stop is not None and should_stop():
+                    keeper.save(at)
+                    return at
+                self._step(frame, marks.get(frame.index, ()), is_backwards=at.is_backwards)
+                at = replace(at, frames_done=at.frames_done + 1)
+                if on_progress is not None:
+                    seconds, live = time.perf_counter() - began, len(self.session.track_ids)
+                    on_progress(Progress(frame.index, at.frames_done, total, live, "track", seconds))
+            at = self._moved(at, self._turn, began)
+            if at.is_backwards or self._turn <= self._options.start:
+                at = replace(at, is_walked=True)
+                keeper.save(at)
             else:
-                self._record(frame, seen, Source.PROPAGATED)
-            self._seen.add(frame.index)
-            self._done += 1
-            if self._on_progress is not None:
-                seconds = time.perf_counter() - self._began
-                live = len(session.track_ids)
-                self._on_progress(Progress(frame.index, self._done, self._total, live, "track", seconds))
+                self.session = self._open()
+                at = replace(at, is_backwards=True)
+                keeper.turn(self.session, at)
+        return at
 
-    def _seed(
-        self,
-        session: PropagationSession,
-        frame: Frame,
-        seen: FrameMasks,
-        prompts: Sequence[ObjectPrompt],
-        *,
-        is_backwards: bool,
-    ) -> None:
-        born = session.seed([p.seed for p in prompts])
+    def _open(self) -> PropagationSession:
+        return self._propagator.open(height_px=self._source.info.height_px, width_px=self._source.info.width_px)
+
+    def _total(self) -> int:
+        stop = self._source.info.frame_count if self._options.stop is None else self._options.stop
+        way_back = self._turn + 1 - self._options.start
+        return stop - self._first + (way_back if way_back > 1 else 0)
+
+    def _frames(self, at: Position) -> Iterator[Frame]:
+        if at.is_backwards:
+            return backwards(self._source, self._options.start, at.next_frame + 1)
+        return self._source.frames(at.next_frame, self._options.stop)
+
+    def _moved(self, at: Position, next_frame: int, began: float) -> Position:
+        """The position before a frame, with what the source has told so far.
+
+        What the video has turned out to be is known when its end was reached: on the way back only its start is read.
+        """
+        return replace(
+            at,
+            next_frame=next_frame,
+            seconds=time.perf_counter() - began,
+            video=at.video if at.is_backwards else self._source.info,
+            warnings=tuple(dict.fromkeys((*at.warnings, *self._source.warnings))),
+        )
+
+    def _step(self, frame: Frame, marks: Sequence[ObjectPrompt], *, is_backwards: bool) -> None:
+        """Take the next frame; on the way back the first frame of a track is recorded already."""
+        seen = self.session.advance(frame)
+        if marks:
+            self._seed(frame, seen, marks, is_backwards=is_backwards)
+        else:
+            self._record(frame, seen, Source.PROPAGATED)
+        # On the way back, only what lies before the first mark is new.
+        self.frames_seen += not is_backwards or frame.index < self._first
+
+    def _seed(self, frame: Frame, seen: FrameMasks, prompts: Sequence[ObjectPrompt], *, is_backwards: bool) -> None:
+        born = self.session.seed([p.seed for p in prompts])
         fresh = set(born.track_ids.tolist())
         others = np.array([t not in fresh for t in seen.track_ids.tolist()], np.bool_)
         self._record(frame, _rows(seen, others), Source.PROPAGATED)

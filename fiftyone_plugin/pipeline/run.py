@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fiftyone_plugin import __version__
-from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin.config import TrackingOptions, check_counts
 from fiftyone_plugin.detectors.prompt import parse_prompt
 from fiftyone_plugin.detectors.prompted import PromptedDetector
-from fiftyone_plugin.errors import FrameRangeError, OptionError
+from fiftyone_plugin.errors import FrameRangeError
 from fiftyone_plugin.identity import Resolution
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import FeedableSession, FrameSource
@@ -83,7 +83,7 @@ def track(
     options = options or TrackingOptions()
     began = time.perf_counter()
     phrases = parse_prompt(prompt)
-    _check_counts(options, phrases)
+    check_counts(options.identity.counts, phrases)
     total = _frames_asked_for(source.info, options)
     models = backends or Backends.load(options)
     detector = PromptedDetector(models.detector, phrases, options.detection)
@@ -142,12 +142,6 @@ def track(
         settings={"prompt": prompt, "phrases": list(phrases), "shepherd": __version__, **options.as_dict()},
         was_stopped=stopped_at is not None,
     )
-
-
-def _check_counts(options: TrackingOptions, phrases: Sequence[str]) -> None:
-    for phrase in options.identity.counts:
-        if phrase not in phrases:
-            raise OptionError(f"count of {phrase!r}: must be of a class of the prompt: {', '.join(phrases)}")
 
 
 def preview(

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from fiftyone_plugin import jobs
-from fiftyone_plugin.bundled.demo import demo_video_path
+from fiftyone_plugin.bundled.demo import demo_ground_truth, demo_video_path
 
-pytestmark = [pytest.mark.slow, pytest.mark.fiftyone]
+pytestmark = pytest.mark.fiftyone
 
 KILLS = 5
 FRAMES = 16
@@ -47,6 +47,16 @@ class Zygote:
     def start(self, *argv: object) -> int:
         """Begin a command; returns its process."""
         return int(self._ask({"argv": [str(a) for a in argv], "log": str(self.log)})["pid"])
+
+    def call(self, function: str, *arguments: str, **settings: object) -> int:
+        """Begin a function of `runner`; returns its process, whose log ends with the outcome."""
+        return int(self._ask({"call": [function, arguments, settings], "log": str(self.log)})["pid"])
+
+    def outcome(self) -> dict[str, Any]:
+        """Of the function that ended last, without its times."""
+        found = json.loads(self.log.read_text().splitlines()[-1])
+        assert isinstance(found, dict)
+        return without(found, "seconds", "peak_memory_mb", "job_id")
 
     def wait(self, pid: int) -> int:
         """The exit code of a command, or less than 0 for the signal that ended it."""
@@ -121,9 +131,17 @@ def run_with_kills(
 def without_times(report: Path) -> dict[str, Any]:
     found = json.loads(report.read_text())
     assert isinstance(found, dict)
-    return {k: v for k, v in found.items() if k not in ("seconds", "peak_memory_mb")}
+    return without(found, "seconds", "peak_memory_mb")
 
 
+def without(value: Any, *names: str) -> Any:
+    """Nested mappings without some of their keys."""
+    if isinstance(value, dict):
+        return {k: without(v, *names) for k, v in value.items() if k not in names}
+    return [without(v, *names) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.slow
 def test_file_killed_five_times_ends_as_uninterrupted(zygote: Zygote, moments: random.Random, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     track = ("track", demo_video_path(), *TRACK, "--resume", "--checkpoint", tmp_path / "job")
@@ -139,6 +157,7 @@ def test_file_killed_five_times_ends_as_uninterrupted(zygote: Zygote, moments: r
     assert not (tmp_path / "job" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_dataset_killed_five_times_ends_as_uninterrupted(
     zygote: Zygote, moments: random.Random, tmp_path: Path, fo: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +189,133 @@ def test_dataset_killed_five_times_ends_as_uninterrupted(
         for name in ("whole", "cut"):
             if fo.dataset_exists(name):
                 fo.delete_dataset(name)
+
+
+@pytest.fixture
+def videos(fo: ModuleType, zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``videos(name, paths)`` makes a dataset that another process can read, without any job; all go in the end."""
+    monkeypatch.setenv("SHEPHERD_HOME", str(zygote.home))
+    names: list[str] = []
+
+    def make(name: str, *files: str) -> Any:
+        paths = [tmp_path / file for file in files]
+        for path in paths:
+            if not path.exists():
+                shutil.copy(demo_video_path(), path)
+        names.append(name)
+        for job in jobs.list_jobs(dataset=name):
+            jobs.forget(job.job_id)  # of a dataset of another test
+        made = fo.Dataset(name, persistent=True)
+        made.add_samples([fo.Sample(filepath=str(path)) for path in paths])
+        return made
+
+    yield make
+    for name in names:
+        fo.delete_dataset(name)
+        for job in jobs.list_jobs(dataset=name):
+            jobs.forget(job.job_id)
+
+
+def kill_after_a_checkpoint(zygote: Zygote, moments: random.Random, pid: int, *, within: float) -> bool:
+    """Kill a process at some moment after it has made a checkpoint; returns whether it still lived."""
+    deadline = time.monotonic() + 120
+    while not list(zygote.home.glob("jobs/*/checkpoints/*/*.json")):
+        assert time.monotonic() < deadline, f"no checkpoint: {zygote.log.read_text()}"
+        time.sleep(0.01)
+    time.sleep(moments.uniform(0.0, within))
+    os.kill(pid, signal.SIGKILL)
+    status = zygote.wait(pid)
+    assert status in (0, -signal.SIGKILL), zygote.log.read_text()
+    return status != 0
+
+
+def mark(fo: ModuleType, sample: Any, *, frames: tuple[int, ...]) -> None:
+    """A box round another animal of the demo clip on each of these frames."""
+    for number, frame in enumerate(frames):
+        truth = demo_ground_truth()[number]
+        box = in_parts(truth.boxes_xyxy[truth.frame_indices.tolist().index(frame)], sample)
+        label = fo.Detection(label=truth.phrase, bounding_box=box)
+        sample.frames[frame + 1]["marks"] = fo.Detections(detections=[label])
+    sample.save()
+
+
+def in_parts(box_xyxy: Any, sample: Any) -> list[float]:
+    if sample.metadata is None:
+        sample.compute_metadata()
+    width, height = sample.metadata.frame_width, sample.metadata.frame_height
+    x0, y0, x1, y1 = box_xyxy.tolist()
+    return [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(KILLS, marks=pytest.mark.slow)])
+def test_marked_objects_killed_end_as_uninterrupted(
+    kills: int, zygote: Zygote, moments: random.Random, videos: Any, fo: ModuleType
+) -> None:
+    """The way back is part of it: one object is marked on the first frame, one in the middle."""
+    settings = {"field": "flock", "every_frames": 2, "options": {"stop": 8}}
+    for name in ("whole", "cut"):
+        mark(fo, videos(name, "hill.mp4").first(), frames=(0, 5))
+    began = time.monotonic()
+    assert zygote.wait(zygote.call("prompt_dataset", "whole", "marks", **settings)) == 0, zygote.log.read_text()
+    seconds, whole = time.monotonic() - began, zygote.outcome()
+    for _ in range(kills):
+        pid = zygote.call("prompt_dataset", "cut", "marks", **settings)
+        if not kill_after_a_checkpoint(zygote, moments, pid, within=0.4 * seconds):
+            break
+    assert zygote.wait(zygote.call("prompt_dataset", "cut", "marks", **settings)) == 0, zygote.log.read_text()
+    (video,) = zygote.outcome()["videos"]
+    assert video["was_done"] or video == whole["videos"][0]
+    assert labels_of(fo.load_dataset("cut")) == labels_of(fo.load_dataset("whole"))
+    assert sum(len(frame) for frame in labels_of(fo.load_dataset("cut"))["tracks"][0]) == 2 * 8
+    (job,) = jobs.list_jobs(dataset="cut")
+    assert job.state is jobs.JobState.FINISHED
+    assert not list(zygote.home.glob(f"jobs/{job.job_id}/checkpoints"))
+
+
+def write_tracks_of_another_tool(fo: ModuleType, dataset: Any) -> None:
+    """True tracks of frames 41 to 90, of which two exchange their objects at 61, as plain detections with an index."""
+    called = {1: 2, 2: 1}
+    for sample in dataset:
+        found: dict[int, list[Any]] = {}
+        for track in demo_ground_truth():
+            for frame, box in zip(track.frame_indices.tolist(), track.boxes_xyxy, strict=True):
+                if not 40 <= frame < 90:
+                    continue
+                index = called.get(track.track_id, track.track_id) if frame >= 60 else track.track_id
+                label = fo.Detection(label=track.phrase, bounding_box=in_parts(box, sample), index=index)
+                found.setdefault(frame + 1, []).append(label)
+        for number, detections in found.items():
+            sample.frames[number]["theirs"] = fo.Detections(detections=detections)
+        sample.save()
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["repair", "report"])
+@pytest.mark.parametrize("kills", [1, pytest.param(KILLS, marks=pytest.mark.slow)])
+def test_audit_killed_ends_as_uninterrupted(
+    kills: int, dry_run: bool, zygote: Zygote, moments: random.Random, videos: Any, fo: ModuleType
+) -> None:
+    settings = {"field": "flock", "every_frames": 10, "dry_run": dry_run}
+    for name in ("whole", "cut"):
+        write_tracks_of_another_tool(fo, videos(name, "hill.mp4", "valley.mp4"))
+    began = time.monotonic()
+    assert zygote.wait(zygote.call("repair_dataset", "whole", "theirs", **settings)) == 0, zygote.log.read_text()
+    seconds, whole = time.monotonic() - began, zygote.outcome()
+    assert [len(video["findings"]) > 0 for video in whole["videos"]] == [True, True]
+    was_killed = False
+    for _ in range(kills):
+        pid = zygote.call("repair_dataset", "cut", "theirs", **settings)
+        if not kill_after_a_checkpoint(zygote, moments, pid, within=0.4 * seconds):
+            break
+        was_killed = True
+    if was_killed:
+        assert zygote.wait(zygote.call("repair_dataset", "cut", "theirs", **settings)) == 0, zygote.log.read_text()
+    outcome = zygote.outcome()
+    if dry_run:
+        assert outcome["videos"] == whole["videos"]
+        return
+    for ours, theirs in zip(outcome["videos"], whole["videos"], strict=True):
+        assert ours["was_done"] or ours == theirs
+    assert labels_of(fo.load_dataset("cut")) == labels_of(fo.load_dataset("whole"))
 
 
 def labels_of(dataset: Any) -> dict[str, Any]:

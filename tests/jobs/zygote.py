@@ -1,8 +1,9 @@
 """A process that has everything loaded, and forks a child for every command: a killed run costs no new start.
 
-Reads JSON, one command a line: ``{"argv": [...], "log": path}`` is answered with ``{"pid": n}`` at once, and
-``{"wait": n}`` with ``{"status": n}`` when that child has ended (negative: the signal that ended it). Until it was
-waited for, its id is its own, even if it has ended. Run by `test_survival`, which kills the children.
+Reads JSON, one command a line: ``{"argv": [...], "log": path}`` is answered with ``{"pid": n}`` at once; so is the same
+with ``"call": [function of runner, arguments, settings]``, where there is no command; and ``{"wait": n}`` with
+``{"status": n}`` when that child has ended (negative: the signal that ended it). Until it was waited for, its id is its
+own, even if it has ended. Run by `test_survival`, which kills the children.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import warnings
+from typing import Any
 
 
 def load_all() -> None:
@@ -23,14 +25,21 @@ def load_all() -> None:
         from fiftyone_plugin import labels  # noqa: F401
 
 
-def run(argv: list[str], log: str) -> int:
+def run(command: dict[str, Any]) -> int:
     """The child: the command, with its output in a file."""
-    from fiftyone_plugin import cli
+    from fiftyone_plugin import cli, runner
+    from fiftyone_plugin.config import TrackingOptions
 
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    out = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    return cli.main(argv)
+    if "argv" in command:
+        return cli.main(command["argv"])
+    name, arguments, settings = command["call"]
+    options = TrackingOptions(device="cpu", **settings.pop("options", {}))
+    outcome = getattr(runner, name)(*arguments, options=options, **settings)
+    print(json.dumps(outcome.as_dict()), flush=True)
+    return 0
 
 
 def main() -> None:
@@ -47,7 +56,7 @@ def main() -> None:
         if pid == 0:
             code = 70
             try:
-                code = run(command["argv"], command["log"])
+                code = run(command)
             finally:
                 os._exit(code)
         print(json.dumps({"pid": pid}), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -152,9 +153,73 @@ def test_repair_in_the_app_shows_what_it_found(
     assert [m["operator_uri"] for m in messages][-3:] == ["notify", "show_output", "reload_dataset"]
     assert "nothing was written" in messages[-3]["params"]["message"]
     shown = messages[-2]["params"]["results"]
-    # One line per repair, one per encounter to look at.
-    assert "flock.mp4: frame 6: 1 and 2 swapped (margin 4.5)" in shown["summary"]
-    assert "flock.mp4: frames 8 to 9: please look at sheep 1 and 2" in shown["summary"]
+    text = shown["summary"]
+    assert text.startswith(
+        "##### 1 repair would be made, 1 doubt left to you\n\n3 tracks in, 3 out · 2 encounters checked"
+    )
+    assert "Nothing was written." in text
+    # Repairs before doubts; frames as people count them; what speaks for it on a line of its own.
+    repair, doubt = text.index("**Would repair**"), text.index("**Please look at**")
+    assert "- **Frames 4 to 6** — sheep 1 and sheep 2, crossing: exchange the two back" in text[repair:doubt]
+    assert "*98 % sure. For it: how they look (strongly), how they move (slightly)*" in text[repair:doubt]
+    assert "- **Frames 9 to 10** — sheep 1 and sheep 2, hidden for a moment: left as it is" in text[doubt:]
+    assert "*55 % sure that it is right as it stands. For it: how they look (slightly)*" in text[doubt:]
+
+
+def test_repair_report_says_when_there_is_nothing_to_say_and_hides_what_nobody_would_read(repair_tracks: Any) -> None:
+    from fiftyone_plugin.jobs import DatasetSummary, Finding, VideoOutcome
+
+    # FiftyOne loads the plugin's folder under a name of its own.
+    report = sys.modules[type(repair_tracks).__module__].audit_report
+    clean = DatasetSummary("", (VideoOutcome("a.mp4", frames=10, tracks=2, tracks_before=2),))
+    assert "nothing is in doubt" in report.report(clean, is_dry_run=True)
+    one = Finding("return", "reassign", "dog", 30, 31, (4,), 2.0, 0.9, 3.0, "gone and back", {"appearance": -2.0})
+    videos = tuple(VideoOutcome(f"{n}.mp4", repairs=70, findings=(one,) * 70) for n in range(3))
+    text = report.report(DatasetSummary("mended", videos, was_cancelled=True), is_dry_run=False)
+    assert text.startswith("##### 210 repairs made, 0 doubts left to you")
+    assert "The repaired tracks are in `mended`." in text
+    assert text.count("- **Frame 31** — dog 4, gone and back: joined to the track it was before") == 100
+    assert "*90 % sure. Against it: how they look (clearly)*" in text
+    assert "... and 110 more decisions" in text
+    assert "2.mp4" not in text
+    assert "stopped before the end" in text
+
+
+def test_repair_form_keeps_what_is_rarely_needed_folded_away(repair_tracks: Any, form: Any, tracked: Any) -> None:
+    dataset = tracked._root_dataset
+    assert not {"counts", "min_margin"} & set(form(repair_tracks, dataset, {"from_field": "tracks"}).properties)
+    given = {"from_field": "tracks", "advanced": True}
+    assert form(repair_tracks, dataset, {**given, "counts": "sheep=2, dog=1"}).errors == {}
+    wrong = form(repair_tracks, dataset, {**given, "counts": "cow=2"}).errors
+    assert wrong["counts"] == "count of 'cow': must be of one of the classes dog, sheep"
+
+
+def test_repair_known_numbers_reach_the_identity_layer_as_the_labels_write_them(
+    fo: ModuleType, repair_tracks: Any, tracked: Any, result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fiftyone_plugin import pipeline
+
+    asked: list[Any] = []
+    monkeypatch.setattr(pipeline, "repair", lambda source, tracks, options, **rest: (asked.append(options), result)[1])
+    for frame in (sample := tracked.first()).frames.values():
+        for label in frame.tracks.detections if frame.tracks else ():
+            label.label = label.label.capitalize()
+    sample.save()
+    repair_tracks(tracked, "tracks", counts={"Sheep": 2})
+    repair_tracks(tracked, "tracks", counts="sheep=2, dog=1")
+    assert [o.identity.counts for o in asked] == [{"Sheep": 2}, {"Sheep": 2, "Dog": 1}]
+    with pytest.raises(Exception, match="count of 'cow': must be of one of the classes"):
+        repair_tracks(tracked, "tracks", counts="cow=1")
+
+
+def test_repair_form_goes_on_with_what_an_earlier_job_finished(repair_tracks: Any, form: Any, tracked: Any) -> None:
+    dataset = tracked._root_dataset
+    repair_tracks(tracked, "tracks", dry_run=False)
+    drawn = form(repair_tracks, dataset, {"from_field": "tracks", "dry_run": False})
+    assert drawn.errors == {}
+    assert "1 videos are finished with these settings" in drawn.text("field_done")
+    other = form(repair_tracks, dataset, {"from_field": "tracks", "dry_run": False, "min_margin": 3.0})
+    assert "already holds tracks of 1 of these videos" in other.errors["field"]
 
 
 def test_repair_writes_to_a_new_field_only(repair_tracks: Any, form: Any, labels: ModuleType, tracked: Any) -> None:

@@ -43,6 +43,12 @@ def test_form_still_empty_is_drawn_without_errors_but_the_prompt(form: Any, trac
         ({"first_frame": 0}, "first_frame", "greater than 1"),
         ({"advanced": True, "box_threshold": 1.5}, "box_threshold", "less than 1"),
         ({"advanced": True, "redetect_every": -1}, "redetect_every", "greater than 0"),
+        ({"advanced": True, "counts": "sheep=few"}, "counts", "counts 'sheep=few': must be CLASS=N with N 1 or more"),
+        (
+            {"advanced": True, "counts": "sheep=2, cow=1"},
+            "counts",
+            "count of 'cow': must be of one of the classes sheep",
+        ),
         ({"field": "my tracks"}, "field", "letters, digits and underscores"),
     ],
 )
@@ -52,6 +58,40 @@ def test_form_wrong_value_is_marked_where_it_stands(
     errors = form(track_objects, dataset, {"prompt": "sheep", **params}).errors
     assert where in errors
     assert message in errors[where]
+
+
+def test_form_keeps_what_is_rarely_needed_folded_away(form: Any, track_objects: Any, dataset: Any) -> None:
+    folded = {"counts", "mend_masks", "redetect_every", "max_tracks", "device"}
+    assert not folded & set(form(track_objects, dataset, {"prompt": "sheep"}).properties)
+    unfolded = form(
+        track_objects, dataset, {"prompt": "sheep", "advanced": True, "counts": "Sheep=3", "mend_masks": True}
+    )
+    assert folded <= set(unfolded.properties)
+    assert unfolded.errors == {}
+    plain = form(track_objects, dataset, {"prompt": "sheep", "advanced": True, "repair": False})
+    assert not {"counts", "mend_masks"} & set(plain.properties)
+
+
+@pytest.mark.parametrize("counts", ["Sheep=3, dog = 1", {"sheep": 3, "dog": 1}], ids=["text", "mapping"])
+def test_call_known_numbers_and_mending_reach_the_pipeline(
+    track_objects: Any, dataset: Any, scripted: Any, counts: Any
+) -> None:
+    track_objects(dataset.limit(1), "sheep. dog.", counts=counts, mend_masks=True)
+    ((_, options),) = scripted.calls
+    assert options.identity.counts == {"sheep": 3, "dog": 1}
+    assert options.identity.mend_masks
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [("sheep", "counts 'sheep': must be CLASS=N"), ("cow=1", "count of 'cow': must be of one of the classes sheep")],
+)
+def test_call_wrong_number_is_one_clear_line(
+    track_objects: Any, dataset: Any, scripted: Any, counts: str, message: str
+) -> None:
+    with pytest.raises(Exception, match=message):
+        track_objects(dataset, "sheep", counts=counts)
+    assert scripted.calls == []
 
 
 def test_form_images_without_order_say_what_to_do(
