@@ -44,7 +44,7 @@ class ModelChoice:
 
     detector: str = "grounding-dino:bundled"
     propagator: str = "sam2:bundled"
-    embedder: str = "colour"
+    embedder: str = "colour+reid:bundled"
 
 
 PRESETS: Mapping[str, ModelChoice] = {

@@ -84,13 +84,7 @@ def non_maximum_suppression(boxes_xyxy: FloatArray, scores: FloatArray, *, max_i
 
 def mask_boxes(masks: BoolArray) -> FloatArray:
     """Tightest boxes: bool (K, H, W) to float32 (K, 4); zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for k, mask in enumerate(masks):
-        columns = np.flatnonzero(mask.any(axis=0))
-        if len(columns):
-            rows = np.flatnonzero(mask.any(axis=1))
-            boxes[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
+    return np.array([_extent(mask) for mask in masks], np.float32).reshape(len(masks), 4)
 
 
 def mask_iou(a: BoolArray, b: BoolArray) -> FloatArray:
@@ -104,9 +98,25 @@ def mask_iou(a: BoolArray, b: BoolArray) -> FloatArray:
 
 
 def encode_mask(mask: BoolArray) -> Rle:
-    """Dense bool (H, W) to RLE."""
-    coded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return Rle(mask.shape[0], mask.shape[1], coded["counts"])
+    """Dense bool (H, W) to RLE: byte for byte what `pycocotools.mask.encode` makes of it.
+
+    Only the mask's box is turned round and searched, so that a small object costs little in a large frame.
+    """
+    height_px, width_px = mask.shape
+    left, top, right, bottom = _extent(mask)
+    runs = np.array([mask.size])
+    if right > left:
+        wide, tall = right - left, bottom - top
+        # A blank pixel before the first column and, where the frame goes on, under each, ends what is set.
+        step = tall + (tall < height_px)
+        pixels = np.zeros(wide * step + 2, np.bool_)
+        pixels[1:-1].reshape(wide, step)[:, :tall] = mask[top:bottom, left:right].T
+        column, row = np.divmod(np.flatnonzero(pixels[1:] != pixels[:-1]), step)
+        ends = (left + column) * height_px + top + row
+        # The last pixel of the frame ends its run by itself; no empty run follows.
+        runs = np.diff(ends if ends[-1] == mask.size else np.append(ends, mask.size), prepend=0)
+    coded = coco.frPyObjects({"size": [height_px, width_px], "counts": runs}, height_px, width_px)
+    return Rle(height_px, width_px, coded["counts"])
 
 
 def decode_mask(rle: Rle) -> BoolArray:
@@ -155,6 +165,16 @@ def ellipse_mask(box_xyxy: FloatArray, *, height_px: int, width_px: int) -> Bool
     across = (x + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)
     down = (y + 0.5 - (y0 + y1) / 2) / max((y1 - y0) / 2, 0.5)
     return np.asarray(across**2 + down**2 <= 1.0, np.bool_)
+
+
+def _extent(mask: BoolArray) -> tuple[int, int, int, int]:
+    """The tightest box, xyxy in whole pixels; zeros for an empty mask."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not len(columns):
+        return 0, 0, 0, 0
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    rows = np.flatnonzero(mask[:, left:right].any(axis=1))
+    return left, int(rows[0]), right, int(rows[-1]) + 1
 
 
 def _hull(box_xyxy: FloatArray, height_px: int, width_px: int) -> tuple[int, int, int, int]:

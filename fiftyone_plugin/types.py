@@ -272,9 +272,15 @@ class Gallery:
     weights: FloatArray
     """float32 (M,) in (0, 1]: how clean each view is."""
     embedder_name: str
+    part_sizes: tuple[int, ...] = ()
+    """Sizes of the embeddings that each one is made of, summing to D; empty where it is one."""
 
     def __post_init__(self) -> None:
         m = len(self.frame_indices)
+        _require(
+            not self.part_sizes or sum(self.part_sizes) == self.embeddings.shape[1],
+            f"gallery of track {self.track_id}: parts of {self.part_sizes} in embeddings {self.embeddings.shape}",
+        )
         _require(
             self.embeddings.ndim == 2 and len(self.embeddings) == m and self.weights.shape == (m,),
             f"gallery of track {self.track_id}: embeddings {self.embeddings.shape}, weights {self.weights.shape}: "

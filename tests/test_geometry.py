@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.testing import assert_allclose, assert_array_equal
+from pycocotools import mask as coco
 
 from fiftyone_plugin.geometry import (
     area_px,
@@ -56,6 +57,45 @@ def test_encoding_then_decoding_gives_the_mask_back(mask: BoolArray) -> None:
     assert decoded.dtype == np.bool_
     assert_array_equal(decoded, mask)
     assert (rle.height_px, rle.width_px, area_px(rle)) == (*mask.shape, int(mask.sum()))
+
+
+def oracle(mask: BoolArray) -> bytes:
+    """What pycocotools makes of the whole frame."""
+    return bytes(coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"])
+
+
+def corners() -> BoolArray:
+    mask = np.zeros((5, 3), np.bool_)
+    mask[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    return mask
+
+
+@given(masks)
+@example(np.zeros((3, 5), np.bool_))
+@example(np.ones((5, 3), np.bool_))
+@example(np.ones((1, 1), np.bool_))
+@example(np.zeros((1, 1), np.bool_))
+@example(corners())
+@example(~corners())
+def test_encoding_is_that_of_pycocotools_byte_for_byte(mask: BoolArray) -> None:
+    assert encode_mask(mask).counts == oracle(mask)
+
+
+@given(whole_boxes(1), st.data())
+def test_encoding_of_an_object_somewhere_in_the_frame_is_that_of_pycocotools(
+    boxes: FloatArray, data: st.DataObject
+) -> None:
+    """Blank columns on none, one or both sides, and masks that touch any border."""
+    mask = data.draw(npst.arrays(np.bool_, (HEIGHT, WIDTH))) & filled(boxes)[0]
+    assert encode_mask(mask).counts == oracle(mask)
+    assert encode_mask(filled(boxes)[0]).counts == oracle(filled(boxes)[0])
+
+
+def test_encoding_of_a_full_size_frame_with_runs_of_many_digits() -> None:
+    mask = np.zeros((1080, 1920), np.bool_)
+    mask[1000:, 1500:1700] = True
+    mask[:, -1] = True
+    assert encode_mask(mask).counts == oracle(mask)
 
 
 @given(masks)

@@ -101,7 +101,7 @@ def measure_injected(
     """Failures put into the true tracks of a real sequence; one case for every kind and seed."""
     for kind in KINDS:
         for seed in seeds:
-            tracks = inject(sequence.truth, kind, seed)
+            tracks = inject(sequence.published, kind, seed)
             if tracks is not None:
                 case = _case(sequence, tracks, views, f"{sequence.name} {kind} {seed}")
                 yield from run(case, _chosen(GIVEN_TRACKS, methods))
@@ -118,9 +118,9 @@ def measure_trackers(sequence: RealSequence, views: ViewTable | None, *, methods
 def measure_true_tracks(
     sequence: RealSequence, views: ViewTable | None, *, methods: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """The true tracks of a sequence, as if they came from another tool."""
+    """The true tracks of a sequence, with the ids as published, as if they came from another tool."""
     name = sequence.name if views is not None else f"{sequence.name} (boxes only)"
-    yield from run(_case(sequence, sequence.truth, views, name), _chosen(GIVEN_TRACKS, methods))
+    yield from run(_case(sequence, sequence.published, views, name), _chosen(GIVEN_TRACKS, methods))
 
 
 def _chosen(known: Mapping[str, Method], wanted: Sequence[str]) -> dict[str, Method]:
@@ -160,8 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in sequence_names(a.data):
             if a.sequences and not any(wanted in name for wanted in a.sequences):
                 continue
-            sequence = read_sequence(a.data, name)
-            versions = [sequence.truth, *sequence.trackers.values()]
+            sequence = read_sequence(a.data, name, as_published=a.as_published)
+            versions = [sequence.published, *sequence.trackers.values()]
             source = open_source(sequence.folder / "img1") if sequence.has_frames else None
             views = None if source is None else ViewTable.make(sequence.name, source, versions, a.embedder, a.cache)
             if "injected" in a.part and views is not None:
@@ -202,6 +202,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="clips of each condition (default 3), versions of each kind (5)")
     parser.add_argument("--first-seed", type=int, default=501, help="of the synthetic clips")
     parser.add_argument("--frames", type=int, default=120, help="of a synthetic clip")
+    parser.add_argument(
+        "--as-published", action="store_true", help="score real sequences by their ids as they were published"
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the tracks whose audit is timed")
     parser.add_argument("--quick", action="store_true", help="one clip of each condition, two versions of each kind")
     parser.add_argument("--details", type=int, default=0, metavar="N", help="also list the N worst cases of each part")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fiftyone_plugin.benchmarks import identity_store as store
 from fiftyone_plugin.config import EvidenceOptions
+from fiftyone_plugin.embedders.combined import part_sizes
 from fiftyone_plugin.embedders.evidence import coverage, crop_objects, is_clean
 from fiftyone_plugin.geometry import decode_mask, ellipse_mask
 from fiftyone_plugin.identity.camera import CameraPath
@@ -31,11 +32,17 @@ __all__ = ["ViewTable"]
 _AREA_MEMORY_FRAMES = 32
 
 
+_LAYOUT = 2
+"""Changes when what is kept changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class ViewTable:
     """A view of every box that any version of a sequence's tracks has. R boxes."""
 
     embedder_name: str
+    part_sizes: tuple[int, ...]
+    """Of `embedders.combined`."""
     frames: IntArray
     """int64 (R,)."""
     boxes_xyxy: FloatArray
@@ -73,6 +80,7 @@ class ViewTable:
             {
                 "boxes": [[f, b.hex()] for f, b in boxes],
                 "embedder": embedder_name,
+                "layout": _LAYOUT,
                 "weights": store.weights_fingerprint(("reid",)),
             }
         )
@@ -91,6 +99,7 @@ class ViewTable:
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return cls(
             embedder_name,
+            tuple(arrays["parts"].tolist()),
             arrays["frames"],
             arrays["boxes"],
             rows,
@@ -123,7 +132,7 @@ class ViewTable:
             width_px=self.width_px,
             options=options,
         )
-        recorder = Recorder(self.embedder_name)
+        recorder = Recorder(self.embedder_name, self.part_sizes)
         for track in tracks:
             recorder.open(track.track_id, track.phrase)
         for k in np.flatnonzero(is_seen & (self.frames[rows] % options.every_frames == 0)).tolist():
@@ -141,6 +150,7 @@ class ViewTable:
                 self.embeddings[self._rows(t)],
                 np.ones(len(t), np.float32),
                 self.embedder_name,
+                self.part_sizes,
             )
             for t in tracks
         }
@@ -197,6 +207,7 @@ def _embed(
                     pairs += [(rows[a], rows[b]), (rows[b], rows[a])]
                     shares += part.tolist()
     return {
+        "parts": np.array(part_sizes(embedder), np.int64),
         "frames": np.array([f for f, _ in boxes], np.int64),
         "boxes": corners,
         "embeddings": embeddings,

@@ -39,6 +39,7 @@ from fiftyone_plugin.benchmarks.propagation_knobs import print_knobs
 from fiftyone_plugin.config import PropagationOptions
 from fiftyone_plugin.exporters import write_atomically
 from fiftyone_plugin.interfaces import PropagationSession, Propagator
+from fiftyone_plugin.pipeline.memory import peak_memory_mb
 from fiftyone_plugin.types import BoolArray, Frame, Seed
 
 __all__ = ["MemoryRow", "SpeedRow", "main", "measure_memory", "measure_speed", "moving_boxes"]
@@ -164,7 +165,7 @@ def measure_memory(backend: Propagator, *, objects: int, frames: int, height_px:
         contestant.take(1, is_timed=False)
     gpu = torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     held = (_tensor_bytes() - before) / 2**20
-    row = MemoryRow(backend.name, frames, held, gpu, _gpu_peak_mib(), _resident_mib(), _peak_mib())
+    row = MemoryRow(backend.name, frames, held, gpu, _gpu_peak_mib(), _resident_mib(), peak_memory_mb())
     contestant.close()
     return row
 
@@ -373,20 +374,8 @@ def _resident_mib() -> float:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:  # not Linux
-        return _peak_mib()
+        return peak_memory_mb()
     return pages * resource.getpagesize() / 2**20
-
-
-def _peak_mib() -> float:
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:  # not Linux
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # macOS counts bytes, others KiB.
-        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-    # Not what getrusage says: a process begins there with the peak of the one that started it.
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":

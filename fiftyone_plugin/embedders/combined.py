@@ -1,7 +1,7 @@
 """Several embedders as one: their vectors side by side.
 
-Nothing is weighted here. The identity layer learns from each video in which directions individuals differ
-(`identity.appearance`), and so how much each part is worth there: colour under steady light, a network where light
+Nothing is weighted here. The identity layer learns from each video, for each part, in which directions individuals
+differ (`identity.appearance`), and so how much it is worth there: colour under steady light, a network where light
 changes.
 """
 
@@ -14,7 +14,12 @@ import numpy as np
 from fiftyone_plugin.interfaces import Embedder
 from fiftyone_plugin.types import Crop, FloatArray
 
-__all__ = ["CombinedEmbedder"]
+__all__ = ["CombinedEmbedder", "part_sizes"]
+
+
+def part_sizes(embedder: Embedder) -> tuple[int, ...]:
+    """Sizes of the vectors that stand side by side in what an embedder gives."""
+    return embedder.part_sizes if isinstance(embedder, CombinedEmbedder) else (embedder.dimension,)
 
 
 class CombinedEmbedder:
@@ -31,7 +36,12 @@ class CombinedEmbedder:
     @property
     def dimension(self) -> int:
         """Sum of the parts' dimensions."""
-        return sum(part.dimension for part in self._parts)
+        return sum(self.part_sizes)
+
+    @property
+    def part_sizes(self) -> tuple[int, ...]:
+        """The parts' dimensions, in order."""
+        return tuple(part.dimension for part in self._parts)
 
     def embed(self, crops: Sequence[Crop]) -> FloatArray:
         """Embed with every part: float32 (M, D), unit length."""

@@ -64,8 +64,10 @@ class ReidEmbedder:
         """Embed crops: float32 (M, 96), unit length."""
         embeddings = np.zeros((len(crops), DIMENSION), np.float32)
         for start in range(0, len(crops), _BATCH):
-            batch = torch.stack([prepare_crop(crop) for crop in crops[start : start + _BATCH]])
-            embeddings[start : start + _BATCH] = self._network(batch.to(self._device)).cpu().numpy()
+            batch = torch.stack([prepare_crop(crop) for crop in crops[start : start + _BATCH]]).to(self._device)
+            # An animal that turns round is the same animal: both ways round, and the mean of that.
+            both = self._network(batch) + self._network(batch.flip(-1))
+            embeddings[start : start + _BATCH] = F.normalize(both, dim=-1).cpu().numpy()
         return embeddings
 
 

@@ -104,6 +104,7 @@ def find_contacts(
     min_duplicate_mask_iou: float = 0.5,
     min_duplicate_frames: int = 3,
     min_passing_frames: int = 12,
+    min_one_box_iou: float = 0.9,
     max_gap: int = 4,
 ) -> list[Contact]:
     """Find where boxes of two tracks overlap.
@@ -114,8 +115,9 @@ def find_contacts(
         min_duplicate_iou: Box IoU from which two tracks show one object, in [0, 1].
         min_duplicate_mask_iou: Mask IoU that they must have besides, where both have masks, in [0, 1].
         min_duplicate_frames: Shortest run of such frames that counts.
-        min_passing_frames: Shortest run that counts between tracks without masks that both live before and after it:
-            boxes of two objects that pass each other coincide for a while, too.
+        min_passing_frames: Shortest run that counts between tracks without masks: boxes of two objects that pass each
+            other, or leave side by side, coincide for a while, too.
+        min_one_box_iou: Median box IoU of a shorter run between those, where one of them begins or ends, in [0, 1].
         max_gap: Contacts no more than this many frames apart are one.
 
     Returns:
@@ -137,6 +139,7 @@ def find_contacts(
             same = frames[close[_share_masks(a, in_a[close], b, in_b[close], min_iou=min_duplicate_mask_iou)]]
             has_masks = a.masks is not None and b.masks is not None
             edges = [int(t.frame_indices[k]) for t in (a, b) for k in (0, -1)]
+
             for start, stop in intervals(frames[touching], max_gap=max_gap):
                 inside = (frames >= start) & (frames < stop)
                 deepest = int(frames[inside][np.argmax(overlap[inside])])
@@ -144,10 +147,19 @@ def find_contacts(
                     (s, e)
                     for s, e in intervals(same[(same >= start) & (same < stop)], max_gap=2)
                     if e - s >= min_passing_frames
-                    or (e - s >= min_duplicate_frames and (has_masks or any(s <= edge < e for edge in edges)))
+                    or (
+                        e - s >= min_duplicate_frames
+                        and (has_masks or _is_one_box(edges, frames, iou, s, e, min_one_box_iou))
+                    )
                 )
                 found.append(Contact((a.track_id, b.track_id), start, stop, deepest, float(iou[inside].max()), doubles))
     return sorted(found, key=lambda c: (c.start, c.track_ids))
+
+
+def _is_one_box(edges: Sequence[int], frames: IntArray, iou: FloatArray, start: int, stop: int, min_iou: float) -> bool:
+    """Whether two tracks have one box in a range, and one of them begins or ends in it."""
+    inside = (frames >= start) & (frames < stop)
+    return any(start <= e < stop for e in edges) and bool(np.median(iou[inside]) >= min_iou)
 
 
 def find_gaps(track: Track, *, min_gap: int = 3, allowance: int = 30) -> Iterator[Cut]:

@@ -1,25 +1,28 @@
-"""Which tracklet continues which: one optimal assignment of ends to beginnings.
+"""Which tracklet continues which, and what speaks for it.
 
 Every tracklet has at most one successor and one predecessor, so that a set of links is a set of time-ordered chains:
 the path cover of tracking by network flow (Zhang, Li, Nevatia, "Global data association for multi-object tracking
-using network flows", CVPR 2008), solved as a linear assignment. It differs in that appearance is not compared link by
-link but between the whole past and the whole future of a link, iterated to a fixed point: a chain that runs through an
-encounter without one clean view does not forget whom it carries.
+using network flows", CVPR 2008). A linear assignment is where it begins. From there `chains` goes on, because looks are
+not compared link by link but over whole chains: one that runs through an encounter without one clean view does not
+forget whom it carries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from fiftyone_plugin.identity.appearance import Calibration, Views, pool
+from fiftyone_plugin.identity.appearance import Calibration
+from fiftyone_plugin.identity.chains import Chains
 from fiftyone_plugin.identity.encounters import Contact, CutKind
 from fiftyone_plugin.identity.tracklets import Tracklet
+from fiftyone_plugin.types import IntArray
 
-__all__ = ["Link", "LinkOptions", "Links", "solve_links"]
+__all__ = ["AUDIT", "Link", "LinkOptions", "Links", "solve_links"]
 
 _FORBIDDEN = -1e9
 _SAID = 100.0
@@ -44,12 +47,14 @@ class LinkOptions:
     """... through a short absence; falls to 0 for a long one."""
     keep_at_jump: float = 0.5
     keep_at_change: float = 0.5
-    encounter: float = -1.5
+    encounter: float = -0.5
     """Another track of the same encounter took the object over."""
     resuming: float = -3.0
     """A track left its object for another one, and took it up again later."""
+    resuming_elsewhere: float = -0.5
+    """A track that ended goes on as one that begins within `motion_horizon_frames`."""
     returning: float = -2.0
-    """A track that ended comes back as one that begins."""
+    """... as one that begins later."""
     phrase_doubt: float = 1.0
     """Against linking two phrases; detectors do call a half-hidden sheep a dog."""
     phrase_vote: float = 1.0
@@ -62,6 +67,10 @@ class LinkOptions:
     """Two tracklets may share so many frames and still be linked: cuts are not exact."""
 
 
+AUDIT = LinkOptions(encounter=-2.5, resuming_elsewhere=-3.0, returning=-3.0, resuming=-4.0)
+"""Priors for the tracks of another tool, or of a person: ours are started anew at every doubt, those are not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A possible continuation and what speaks for it, in log-odds (nats)."""
@@ -71,7 +80,6 @@ class Link:
     appearance: float
     motion: float
     is_keep: bool
-    has_views: bool
 
 
 @dataclass(slots=True)
@@ -98,7 +106,6 @@ def solve_links(
     forced: frozenset[tuple[int, int]] = frozenset(),
     bonuses: Mapping[str, float] | None = None,
     options: LinkOptions | None = None,
-    max_rounds: int = 5,
 ) -> Links:
     """Link tracklets into chains.
 
@@ -111,7 +118,6 @@ def solve_links(
         forced: Links that must be made, because a person said so.
         bonuses: By phrase, log-odds added to every link: how a known number of objects is met.
         options: Priors.
-        max_rounds: Rounds of linking, pooling and linking again.
     """
     options = options or LinkOptions()
     priors = _candidate_priors(tracklets, nodes, contacts, calibration, options)
@@ -120,37 +126,21 @@ def solve_links(
     for pair in forbidden:
         priors.pop(pair, None)
     priors |= {pair: (_SAID, priors.get(pair, (0.0, False))[1]) for pair in forced}
-    motions = {(i, j): motion_log_odds(tracklets[i], tracklets[j], options) for i, j in priors}
     place = {node: k for k, node in enumerate(nodes)}
-    past = {i: tracklets[i].views for i in nodes}
-    future = dict(past)
-    successor: dict[int, int] = {}
-    links = Links({}, {})
-    for _ in range(max_rounds):
-        appearance = calibration.log_odds_pairs(
-            [past[i] for i in nodes], [future[j] for j in nodes], [(place[i], place[j]) for i, j in priors]
-        )
-        candidates = {
-            (i, j): _score(
-                tracklets[i],
-                tracklets[j],
-                prior,
-                is_keep,
-                float(odds),
-                len(past[i]) > 0 and len(future[j]) > 0,
-                motions[i, j],
-                options,
-            )
-            for ((i, j), (prior, is_keep)), odds in zip(priors.items(), appearance, strict=True)
-        }
-        solved = _assign(nodes, candidates)
-        links = Links(solved, candidates)
-        if solved == successor:
-            break
-        successor = solved
-        past, future = _pooled(tracklets, nodes, successor)
-    links.margins = _margins(links)
-    return links
+    values = {pair: _value(tracklets, pair, *prior, options) for pair, prior in priors.items()}
+    views = calibration.pooled([tracklets[n].views for n in nodes])
+    table = {(place[i], place[j]): link.total for (i, j), link in values.items()}
+    pairs = np.array(list(table), np.int64).reshape(-1, 2)
+    chains = Chains(table, views, calibration)
+    chains.begin(_assign(len(nodes), pairs, np.array(list(table.values())) + chains.appearance(pairs)))
+    chains.improve()
+    candidates = {
+        pair: replace(link, appearance=odds, total=link.total + odds)
+        for (pair, link), odds in zip(values.items(), chains.appearance(pairs).tolist(), strict=True)
+    }
+    successor = {nodes[i]: nodes[j] for i, j in chains.successor.items()}
+    margins = {(nodes[i], nodes[j]): margin for (i, j), margin in chains.margins().items()}
+    return Links(successor, candidates, margins)
 
 
 def _candidate_priors(
@@ -196,7 +186,9 @@ def _candidate_priors(
     for i, j in _alike(tracklets, nodes, calibration, options):
         if (i, j) not in priors:
             own = tracklets[i].track_id == tracklets[j].track_id
-            priors[i, j] = (options.resuming if own else options.returning, False)
+            is_soon = tracklets[j].before.frame - tracklets[i].after.frame <= options.motion_horizon_frames
+            other = options.resuming_elsewhere if is_soon else options.returning
+            priors[i, j] = (options.resuming if own else other, False)
     return priors
 
 
@@ -278,22 +270,16 @@ def _fits(a: Tracklet, b: Tracklet, options: LinkOptions) -> bool:
     return (a.phrase == b.phrase or doubtful) and _in_order(a, b, options)
 
 
-def _score(
-    a: Tracklet,
-    b: Tracklet,
-    prior: float,
-    is_keep: bool,
-    appearance: float,
-    has_views: bool,
-    motion: float,
-    options: LinkOptions,
+def _value(
+    tracklets: Sequence[Tracklet], pair: tuple[int, int], prior: float, is_keep: bool, options: LinkOptions
 ) -> Link:
-    total = prior + appearance + motion
+    """What speaks for a link besides looks."""
+    a, b = tracklets[pair[0]], tracklets[pair[1]]
+    motion = motion_log_odds(a, b, options)
+    total = prior + motion
     if a.phrase != b.phrase:
         total -= options.phrase_doubt + options.phrase_vote * min(a.matches, b.matches)
-    if not is_keep and not has_views and motion <= 0:
-        total = min(total, -1.0)
-    return Link(total, prior, appearance, motion, is_keep, has_views)
+    return Link(total, prior, 0.0, motion, is_keep)
 
 
 def motion_log_odds(a: Tracklet, b: Tracklet, options: LinkOptions) -> float:
@@ -304,73 +290,22 @@ def motion_log_odds(a: Tracklet, b: Tracklet, options: LinkOptions) -> float:
     gap = b.before.frame - a.after.frame
     if gap > options.motion_horizon_frames:
         return 0.0
-    ahead = a.after.centre_xy + a.after.velocity_xy * gap
-    behind = b.before.centre_xy - b.before.velocity_xy * gap
-    error = (float(np.linalg.norm(ahead - b.before.centre_xy)) + float(np.linalg.norm(behind - a.after.centre_xy))) / 2
-    spread = max(a.after.size_px, b.before.size_px) * (0.5 + 0.06 * max(gap, 0))
-    value = options.motion_limit - (error / spread) ** 2 / 2
+    value = options.motion_limit - (_path_error(a, b) / (0.5 + 0.06 * max(gap, 0))) ** 2 / 2
     return float(max(value, -3 * options.motion_limit))
 
 
-def _assign(nodes: Sequence[int], candidates: dict[tuple[int, int], Link]) -> dict[int, int]:
+def _path_error(a: Tracklet, b: Tracklet) -> float:
+    """How far a straight path from one to the other goes astray, in object sizes."""
+    gap = b.before.frame - a.after.frame
+    ahead = a.after.centre_xy + a.after.velocity_xy * gap
+    behind = b.before.centre_xy - b.before.velocity_xy * gap
+    error = (float(np.linalg.norm(ahead - b.before.centre_xy)) + float(np.linalg.norm(behind - a.after.centre_xy))) / 2
+    return error / max(a.after.size_px, b.before.size_px)
+
+
+def _assign(count: int, pairs: IntArray, totals: NDArray[np.float64]) -> dict[int, int]:
     """The set of links with the largest sum; a link at or below 0 is never made."""
-    place = {node: k for k, node in enumerate(nodes)}
-    gain = np.zeros((len(nodes), len(nodes)))
-    for (i, j), link in candidates.items():
-        gain[place[i], place[j]] = max(link.total, 0.0)
+    gain = np.zeros((count, count))
+    gain[pairs[:, 0], pairs[:, 1]] = np.maximum(totals, 0.0)
     rows, columns = linear_sum_assignment(gain, maximize=True)
-    return {nodes[r]: nodes[c] for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if gain[r, c] > 0}
-
-
-def _pooled(
-    tracklets: Sequence[Tracklet], nodes: Sequence[int], successor: dict[int, int]
-) -> tuple[dict[int, Views], dict[int, Views]]:
-    """Views of everything up to and including a tracklet in its chain, and of everything from it on."""
-    past: dict[int, Views] = {}
-    future: dict[int, Views] = {}
-    for root in [n for n in nodes if n not in set(successor.values())]:
-        chain = [root]
-        while chain[-1] in successor:
-            chain.append(successor[chain[-1]])
-        views = [tracklets[n].views for n in chain]
-        for k, n in enumerate(chain):
-            past[n] = _pool_known(views[: k + 1])
-            future[n] = _pool_known(views[k:])
-    return past, future
-
-
-def _pool_known(views: Sequence[Views]) -> Views:
-    """The known views as one set, of which only the mean is held: there are two such sets for every tracklet."""
-    known = [v for v in views if len(v)]
-    if not known:
-        return views[0]
-    pooled = pool(known)
-    mean = np.average(pooled.embeddings, axis=0, weights=pooled.weights).astype(np.float32)
-    repeated = np.broadcast_to(mean, pooled.embeddings.shape)  # takes the memory of one row
-    return Views(repeated, np.ones(len(pooled), np.float32), pooled.frames)
-
-
-def _margins(links: Links) -> dict[tuple[int, int], float]:
-    """For every chosen link: by how much it beats the best other identity for either of its sides.
-
-    What is compared are identities, not assignments: that a tracklet could as well be skipped is no doubt about who it
-    is. The others are: no link at all, another beginning or another end that is free, and exchanging with another link.
-    """
-    ends = {i for pair in links.candidates for i in pair} - set(links.successor)
-    starts = {j for pair in links.candidates for j in pair} - set(links.successor.values())
-    total = {pair: link.total for pair, link in links.candidates.items()}
-    margins: dict[tuple[int, int], float] = {}
-    for i, j in links.successor.items():
-        value = total[i, j]
-        best = max(
-            0.0,
-            max((total.get((i, r), _FORBIDDEN) for r in starts), default=_FORBIDDEN),
-            max((total.get((e, j), _FORBIDDEN) for e in ends), default=_FORBIDDEN),
-        )
-        margin = value - best
-        for k, m in links.successor.items():
-            if k != i and ((i, m) in total or (k, j) in total):
-                crossed = max(total.get((i, m), _FORBIDDEN), 0.0) + max(total.get((k, j), _FORBIDDEN), 0.0)
-                margin = min(margin, value + total[k, m] - crossed)
-        margins[i, j] = margin
-    return margins
+    return {r: c for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if gain[r, c] > 0}

@@ -2,7 +2,8 @@
 
 A new identity in the middle of a track needs evidence of a new object, and more than another look of it: light, pose
 and dirt change the look of an object that stays where it is. Without that evidence the stretch goes on with its track
-where that is free, and is taken out where the identity is already shown elsewhere.
+where that is free, and is taken out where the identity is already shown elsewhere. Where no detector ever looked,
+nothing is taken out.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def settle_orphans(
         # over to somebody else than the object: without it the identities switch to and fro in every crossing.
         unvouched = has_detector and t.matches == 0 and not len(t.views)
         if alien or not is_free or unvouched:
-            gone |= set(future)
+            if has_detector:
+                gone |= set(future)
+            else:  # tracks of others: a new identity can be put right, what is taken out is lost
+                last[t.track_id] = t
             continue
         _insert(links, before.index, future, after)
         last[t.track_id] = t
@@ -108,7 +112,8 @@ def _settle_beginnings(
             before is None or tracklets[before].stop <= t.start + _OVERLAP_FRAMES
         )
         if not is_free or after.phrase != t.phrase:
-            dropped |= set(chain)
+            if any(other.looks for other in tracklets):
+                dropped |= set(chain)
             continue
         _insert(links, before, chain, after.index)
     return dropped
@@ -161,4 +166,4 @@ def _insert(links: Links, before: int | None, chain: Sequence[int], after: int |
             links.margins.pop((i, j), None)
 
 
-_NOTHING_KNOWN = Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True, has_views=False)
+_NOTHING_KNOWN = Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True)

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.identity.appearance import Calibration, calibrate
 from fiftyone_plugin.identity.camera import CameraPath, steady
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.identity.counts import Doubts, solve_counted
 from fiftyone_plugin.identity.encounters import Contact, find_contacts
-from fiftyone_plugin.identity.links import LinkOptions, Links, solve_links
+from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, solve_links
 from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import confidences, propose
 from fiftyone_plugin.identity.requirements import Requirements, requirements_of
@@ -70,7 +72,7 @@ def resolve(
         supports: What the detector said whenever it looked; None where there was no detector.
         camera: How the camera moved; None takes it to stand still.
         options: The margin, and known numbers of objects.
-        link_options: Priors of what happens in an encounter.
+        link_options: Priors of what happens in an encounter; by default `links.AUDIT` where there was no detector.
         constraints: What a person said; it holds, whatever the evidence says.
 
     Returns:
@@ -78,6 +80,8 @@ def resolve(
     """
     options = options or IdentityOptions()
     supports = supports or {}
+    link_options = link_options or (LinkOptions() if supports else AUDIT)
+    galleries = {track_id: _borne_out(g, supports.get(track_id)) for track_id, g in galleries.items()}
     contacts = find_contacts(tracks)
     doubled: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
     for contact in contacts:
@@ -108,6 +112,23 @@ def resolve(
     )
     found = propose(tracklets, links, abstained, contacts, unfounded, min_margin=options.min_margin)
     return Resolution(found.encounters, found.decisions, found.repairs, confidences(tracklets, links), calibration)
+
+
+def _borne_out(gallery: Gallery, support: Support | None) -> Gallery:
+    """The views of the times at which the detector found something there: others often show what hides the object."""
+    if support is None or not len(support.frame_indices):
+        return gallery
+    after = np.searchsorted(support.frame_indices, gallery.frame_indices)
+    looks = np.stack([np.maximum(after - 1, 0), np.minimum(after, len(support.frame_indices) - 1)])
+    away = np.abs(support.frame_indices[looks] - gallery.frame_indices)
+    nearest = np.where(away[0] < away[1], looks[0], looks[1])
+    kept = support.matched[nearest]
+    return replace(
+        gallery,
+        frame_indices=gallery.frame_indices[kept],
+        embeddings=gallery.embeddings[kept],
+        weights=gallery.weights[kept],
+    )
 
 
 def _is_evident(t: Tracklet) -> bool:

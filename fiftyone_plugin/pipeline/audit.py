@@ -15,14 +15,16 @@ import numpy as np
 
 from fiftyone_plugin import __version__, registry
 from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin.embedders.combined import part_sizes
 from fiftyone_plugin.errors import TrackFileError
 from fiftyone_plugin.geometry import decode_mask, ellipse_mask
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource
 from fiftyone_plugin.pipeline.camera import CameraWatch
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper
+from fiftyone_plugin.pipeline.memory import peak_memory_mb
 from fiftyone_plugin.pipeline.recorder import Recorder
-from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
+from fiftyone_plugin.pipeline.run import Progress
 from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.types import BoolArray, Frame, FrameMasks, Track, TrackingResult
@@ -70,7 +72,7 @@ def repair(
             f"give the video that they were made on"
         )
     model = embedder or registry.make_embedder(options.models.embedder, device=options.device)
-    recorder = Recorder(model.name)
+    recorder = Recorder(model.name, part_sizes(model))
     look = _Look(tracks, recorder, model, options)
     keeper = Keeper(
         checkpointing,
@@ -203,4 +205,4 @@ def _usual_area(track: Track, row: int, mask: BoolArray) -> float:
     own = float(
         (track.boxes_xyxy[row, 2] - track.boxes_xyxy[row, 0]) * (track.boxes_xyxy[row, 3] - track.boxes_xyxy[row, 1])
     )
-    return float(np.median(areas)) * float(mask.sum()) / max(own, 1.0)
+    return float(np.median(areas)) * np.count_nonzero(mask) / max(own, 1.0)

@@ -86,10 +86,10 @@ def _fill_window(
         covered = _covered(tracks, supports, frame, except_for=set(track_ids))
         done: list[int] = []
         for k, track_id in enumerate(seen.track_ids.tolist()):
-            area = int(seen.masks[k].sum())
+            area = np.count_nonzero(seen.masks[k])
             if (
                 area < _MIN_AREA_RATIO * seed_area[track_id]
-                or int((seen.masks[k] & covered).sum()) > _MAX_COVERED * area
+                or np.count_nonzero(seen.masks[k] & covered) > _MAX_COVERED * area
                 or seen.object_scores[k] <= 0
             ):
                 done.append(track_id)

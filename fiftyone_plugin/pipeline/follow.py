@@ -16,6 +16,7 @@ import numpy as np
 
 from fiftyone_plugin import __version__, registry
 from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin.embedders.combined import part_sizes
 from fiftyone_plugin.errors import FrameRangeError, OptionError
 from fiftyone_plugin.geometry import mask_boxes
 from fiftyone_plugin.identity import Resolution
@@ -23,9 +24,10 @@ from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
+from fiftyone_plugin.pipeline.memory import peak_memory_mb
 from fiftyone_plugin.pipeline.packing import digest
 from fiftyone_plugin.pipeline.recorder import Recorder
-from fiftyone_plugin.pipeline.run import Progress, peak_memory_mb
+from fiftyone_plugin.pipeline.run import Progress
 from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.types import BoolArray, Frame, FrameMasks, Seed, Source, Track, TrackingResult
@@ -84,7 +86,7 @@ def follow(
         options.models.propagator, device=options.device, options=options.propagation
     )
     embedder = embedder or registry.make_embedder(options.models.embedder, device=options.device)
-    recorder = Recorder(embedder.name)
+    recorder = Recorder(embedder.name, part_sizes(embedder))
     for track_id, phrase in sorted({(p.seed.track_id, p.phrase) for p in prompts}):
         recorder.open(track_id, phrase)
     walk = _Walk(source, by_frame, propagator, embedder, recorder, options)

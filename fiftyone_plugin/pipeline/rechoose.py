@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fiftyone_plugin.config import EvidenceOptions
+from fiftyone_plugin.embedders.combined import part_sizes
 from fiftyone_plugin.geometry import area_px, box_overlap, decode_mask
 from fiftyone_plugin.identity.appearance import calibrate, pool, views_between
 from fiftyone_plugin.interfaces import Embedder, FrameSource, Propagator
@@ -153,7 +154,7 @@ def _galleries(
     source: FrameSource, embedder: Embedder, tracks: Sequence[Track], window: Window, options: EvidenceOptions
 ) -> dict[int, Gallery]:
     """Clean views of all tracks on both sides of the window, from every few frames."""
-    recorder = Recorder(embedder.name)
+    recorder = Recorder(embedder.name, part_sizes(embedder))
     areas = {}
     for t in tracks:
         recorder.open(t.track_id, t.phrase)

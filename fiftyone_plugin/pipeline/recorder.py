@@ -41,8 +41,10 @@ class Record:
 class Recorder:
     """Collects observations of propagated tracks, in any order of frames."""
 
-    def __init__(self, embedder_name: str) -> None:
+    def __init__(self, embedder_name: str, part_sizes: tuple[int, ...] = ()) -> None:
+        """Begin empty, for views of an embedder of that name and `embedders.combined.part_sizes`."""
         self._embedder_name = embedder_name
+        self._part_sizes = part_sizes
         self._records: dict[int, Record] = {}
 
     @property
@@ -92,7 +94,7 @@ class Recorder:
         record.scores.append(float(1 / (1 + np.exp(-np.clip(object_score, -60, 60)))))
         record.mask_scores.append(float(mask_score))
         record.sources.append(source)
-        record.recent_areas.append(int(mask.sum()))
+        record.recent_areas.append(int(np.count_nonzero(mask)))
 
     def add_view(self, track_id: int, frame_index: int, embedding: FloatArray, weight: float) -> None:
         """Record one clean view."""
@@ -153,6 +155,7 @@ class Recorder:
                     stacked if bool(np.all(np.diff(order) == 1)) else stacked[order],
                     np.asarray(r.view_weights, np.float32)[order],
                     self._embedder_name,
+                    self._part_sizes,
                 )
         return result
 

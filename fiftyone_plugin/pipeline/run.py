@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from fiftyone_plugin import __version__
 from fiftyone_plugin.config import TrackingOptions, check_counts
 from fiftyone_plugin.detectors.prompt import parse_prompt
 from fiftyone_plugin.detectors.prompted import PromptedDetector
+from fiftyone_plugin.embedders.combined import part_sizes
 from fiftyone_plugin.errors import FrameRangeError
 from fiftyone_plugin.identity import Resolution
 from fiftyone_plugin.identity.constraints import Constraint
@@ -21,13 +20,14 @@ from fiftyone_plugin.interfaces import FeedableSession, FrameSource
 from fiftyone_plugin.pipeline.backends import Backends
 from fiftyone_plugin.pipeline.backfill import fill_back
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
+from fiftyone_plugin.pipeline.memory import peak_memory_mb
 from fiftyone_plugin.pipeline.mend import mend
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.pipeline.walk import Walk
 from fiftyone_plugin.types import Detections, Frame, Track, TrackingResult, VideoInfo
 
-__all__ = ["Progress", "peak_memory_mb", "preview", "track"]
+__all__ = ["Progress", "preview", "track"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def track(
     total = _frames_asked_for(source.info, options)
     models = backends or Backends.load(options)
     detector = PromptedDetector(models.detector, phrases, options.detection)
-    recorder = Recorder(models.embedder.name)
+    recorder = Recorder(models.embedder.name, part_sizes(models.embedder))
     session = models.propagator.open(height_px=source.info.height_px, width_px=source.info.width_px)
     walk = Walk(detector, session, models.embedder, recorder, options)
     keeper = Keeper(checkpointing, source, prompt, options, walk=walk, session=session, recorder=recorder)
@@ -172,12 +172,6 @@ def preview(
         for frame in source.frames(index, index + 1):
             shown.append((frame, detector.detect([frame])[0]))
     return shown
-
-
-def peak_memory_mb() -> float:
-    """Highest resident memory of this process so far, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _frames_asked_for(info: VideoInfo, options: TrackingOptions) -> int:

@@ -45,7 +45,7 @@ def collect_views(
     is_seen, weights = is_clean(
         boxes_xyxy,
         covered=coverage(seen.masks, boxes_xyxy, is_founded=is_founded),
-        areas_px=seen.masks.reshape(len(seen), -1).sum(axis=1).astype(np.float32),
+        areas_px=np.array([np.count_nonzero(mask) for mask in seen.masks], np.float32),
         object_scores=seen.object_scores,
         median_areas_px=np.asarray(usual_areas, np.float32),
         height_px=frame.height_px,

@@ -9,6 +9,7 @@ import pytest
 from fiftyone_plugin import pipeline
 from fiftyone_plugin.benchmarks.identity_injection import inject
 from fiftyone_plugin.benchmarks.identity_views import ViewTable
+from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.pipeline import audit
 from fiftyone_plugin.pipeline.settle import Evidence, settle
 from fiftyone_plugin.synthetic.scenes import flock
@@ -22,7 +23,7 @@ def test_galleries_are_those_of_an_audit(tmp_path: Path, monkeypatch: pytest.Mon
     # other ids on the same boxes, as in every injected case
     ids = [t.track_id for t in truth]
     version = tuple(replace(t, track_id=k) for t, k in zip(truth, [*ids[1:], ids[0]], strict=True))
-    table = ViewTable.make("clip", clip.source, [truth], "colour", tmp_path)
+    table = ViewTable.make("clip", clip.source, [truth], TrackingOptions().models.embedder, tmp_path)
     seen: list[Evidence] = []
 
     def keep(evidence: Evidence, *args: object, **settings: object) -> object:

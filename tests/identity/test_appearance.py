@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiftyone_plugin.errors import EmbeddingMismatchError
-from fiftyone_plugin.identity.appearance import MAX_LOG_ODDS, Calibration, Views, _fit, calibrate, pool, views_between
+from fiftyone_plugin.identity.appearance import (
+    MAX_LOG_ODDS,
+    Calibration,
+    Views,
+    _fit,
+    calibrate,
+    pool,
+    temper,
+    views_between,
+)
 from fiftyone_plugin.types import Gallery
 
 FRAMES = range(128)
@@ -180,11 +190,62 @@ def test_log_odds_are_finite_whatever_the_views(seed: int, spread: float, noise:
     assert np.allclose(table, table.T)
 
 
-def test_some_pairs_equal_the_same_cells_of_the_table(learn: Any) -> None:
-    calibration, galleries = learn(spread=0.3)
-    views = [*(views_between(g, 0, 40) for g in galleries.values()), NOBODY]
-    pairs = [(0, 1), (2, 2), (3, 0), (1, len(views) - 1)]
-    table = calibration.log_odds_table(views, views)
-    found = calibration.log_odds_pairs(views, views, pairs)
-    assert np.allclose(found, [table[r, c] for r, c in pairs])
-    assert calibration.log_odds_pairs(views, views, []).shape == (0,)
+def test_putting_sets_together_gives_the_odds_of_one_individual(learn: Any) -> None:
+    calibration, galleries = learn(spread=0.1)
+    views = [views_between(g, a, b) for g in galleries.values() for a, b in ((0, 40), (60, 64))]
+    sets = calibration.pooled(views)
+    rows, columns = (x.ravel() for x in np.meshgrid(np.arange(len(views)), np.arange(len(views)), indexing="ij"))
+    a, b = sets.take(rows), sets.take(columns)
+    odds = calibration.likeness(a + b) - calibration.likeness(a) - calibration.likeness(b)
+    limited = np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS).reshape(len(views), len(views))
+    assert np.allclose(limited, calibration.log_odds_table(views, views), atol=1e-6)
+    assert np.allclose(calibration.likeness(a + b - b), calibration.likeness(a))
+
+
+def test_pooled_nobody_says_nothing(learn: Any) -> None:
+    calibration, galleries = learn(spread=1.0)
+    sets = calibration.pooled([NOBODY, views_between(galleries[1], 0, 50)])
+    assert calibration.likeness(sets)[0] == 0
+    assert calibration.likeness(sets.with_nobody())[2] == 0
+    assert calibrate([], {}, is_same_object={}).pooled([NOBODY]).moment.shape == (1, 0)
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_tempered_odds_keep_their_order_and_small_ones_their_size(a: float, b: float) -> None:
+    low, high = temper(np.array(sorted([a, b])))
+    assert low <= high
+    assert temper(np.array(-a)) == pytest.approx(-temper(np.array(a)))
+    assert abs(temper(np.array(a))) <= abs(a) + 1e-9
+    assert temper(np.array(0.5)) == pytest.approx(0.5, rel=0.01)
+
+
+def test_views_that_are_less_clean_than_usual_hardly_count(learn: Any) -> None:
+    calibration, galleries = learn(spread=1.0)
+    own, alien = views_between(galleries[1], 0, 40), views_between(galleries[2], 0, 40)
+    mixed = Views(
+        np.concatenate([own.embeddings, alien.embeddings]),
+        np.concatenate([np.ones(len(own)), np.full(len(alien), 0.5)]).astype(np.float32),
+        np.concatenate([own.frames, alien.frames]),
+    )
+    even = Views(mixed.embeddings, np.ones(len(mixed), np.float32), mixed.frames)
+    later = views_between(galleries[1], 60, 128)
+    assert calibration.log_odds(mixed, later) > 1 > calibration.log_odds(even, later)
+
+
+def test_noise_beside_a_good_embedding_does_not_drown_it(make_track: Any, make_gallery: Any) -> None:
+    tracks = [make_track(i, FRAMES) for i in range(1, 5)]
+    rng = np.random.default_rng(3)
+    galleries, sizes = {}, (16, 400)
+    for i in range(1, 5):
+        good = make_gallery(i, FRAMES, i, spread=1.0)
+        noise = rng.standard_normal((len(good), sizes[1])).astype(np.float32)
+        galleries[i] = replace(good, embeddings=np.concatenate([good.embeddings, noise / 20], axis=1), part_sizes=sizes)
+    calibration = calibrate(tracks, galleries, is_same_object={})
+    assert calibration.parts == 2
+    same, different = all_pairs(calibration, galleries)
+    assert min(same) > 0 > max(different)
+
+
+def test_parts_that_do_not_sum_up_are_refused(make_gallery: Any) -> None:
+    with pytest.raises(ValueError, match="parts of"):
+        replace(make_gallery(1, FRAMES, 1), part_sizes=(3, 4))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fiftyone_plugin.identity.appearance import calibrate
 from fiftyone_plugin.identity.encounters import find_contacts
-from fiftyone_plugin.identity.links import Link, LinkOptions, Links, _assign, solve_links
+from fiftyone_plugin.identity.links import LinkOptions, Links, _assign, solve_links
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks
 
 
@@ -126,8 +126,10 @@ def test_assignment_equals_the_best_of_all_matchings(data: st.DataObject) -> Non
     pairs = [(i, j) for i in nodes for j in nodes if i < j]
     chosen = data.draw(st.sets(st.sampled_from(pairs))) if pairs else set()
     gains = {pair: data.draw(st.floats(-5, 5)) for pair in sorted(chosen)}
-    candidates = {pair: Link(gain, gain, 0, 0, False, True) for pair, gain in gains.items()}
-    found = _assign(nodes, candidates)
+    place = {node: k for k, node in enumerate(nodes)}
+    table = np.array([(place[i], place[j]) for i, j in gains], np.int64).reshape(-1, 2)
+    assigned = _assign(len(nodes), table, np.array(list(gains.values())))
+    found = {nodes[i]: nodes[j] for i, j in assigned.items()}
     assert len(set(found.values())) == len(found)
     assert all(gains[pair] > 0 for pair in found.items())
     assert sum(gains[pair] for pair in found.items()) == pytest.approx(brute_force(nodes, gains))

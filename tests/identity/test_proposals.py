@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.identity.links import LinkOptions
 from fiftyone_plugin.types import EncounterKind, Outcome, RepairKind
 
 
@@ -29,7 +30,7 @@ def test_crossing_without_exchange_is_kept_and_told(crossing: Any) -> None:
 
 
 def test_return_is_a_reassignment_to_the_track_that_left(returning: Any) -> None:
-    result = resolve(*returning())
+    result = resolve(*returning(), link_options=LinkOptions())
     (repair,) = result.repairs
     assert (repair.kind, repair.start) == (RepairKind.REASSIGN, 60)
     assert dict(repair.continues) == {4: (1, 39)}

@@ -140,11 +140,7 @@ def test_crossing_without_a_swap_is_left_as_it_is(flock: Any, crossing: Any, scr
     "failure",
     [
         pytest.param(Swap(30, (1, 2)), id="swap"),
-        pytest.param(
-            Takeover(30, left=1, taken=2),
-            id="takeover",
-            marks=pytest.mark.xfail(reason="of two objects, the carrier that was right is cut in two as well"),
-        ),
+        pytest.param(Takeover(30, left=1, taken=2), id="takeover"),
         pytest.param(Loss(45, 1), id="loss"),
     ],
 )

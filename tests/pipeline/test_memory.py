@@ -1,0 +1,64 @@
+"""The highest memory of a process is its own, in MiB, on every system."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fiftyone_plugin.pipeline import memory
+from fiftyone_plugin.pipeline.memory import peak_memory_mb
+
+
+@pytest.fixture
+def getrusage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 * 2**20, in whatever unit the system has."""
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3 * 2**20))
+
+
+def test_peak_stays_when_memory_is_given_back() -> None:
+    block = np.ones(2**28, np.uint8)
+    size = block.nbytes / 2**20
+    assert peak_memory_mb() > size
+    del block
+    assert peak_memory_mb() > size
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
+def test_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    block = np.ones(2**29, np.uint8)
+    code = "from fiftyone_plugin.pipeline.memory import peak_memory_mb; print(peak_memory_mb())"
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert 0 < float(child.stdout) < block.nbytes / 2**20
+
+
+@pytest.mark.usefixtures("getrusage")
+@pytest.mark.parametrize(("platform", "expected"), [("darwin", 3.0), ("freebsd14", 3072.0)])
+def test_peak_without_a_status_file_is_in_the_unit_of_the_system(
+    platform: str, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes on macOS, KiB elsewhere."""
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(sys, "platform", platform)
+    assert peak_memory_mb() == expected
+
+
+@pytest.mark.usefixtures("getrusage")
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("Name:\tpython\nVmHWM:\t    2048 kB\n", 2.0), ("Name:\tpython\n", 3072.0)],
+    ids=["there", "left out"],
+)
+def test_peak_is_read_from_the_status_file_where_it_says(
+    status: str, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some sandboxes leave the line out."""
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(sys, "platform", "linux")
+    (tmp_path / "status").write_text(status)
+    assert peak_memory_mb() == expected
