@@ -219,7 +219,7 @@ def repair(
         should_stop: Asked before every frame.
 
     Raises:
-        OptionError: `resume` without a folder.
+        OptionError: `resume` without a folder, or a number of objects of a class that no track has.
         InputError: Something else that was given cannot be used; see `errors`.
     """
     video = _opened(source)
@@ -227,7 +227,7 @@ def repair(
     return pipeline.repair(
         video,
         known,
-        _with_preset(options, models),
+        runner.with_counts_as_written(_with_preset(options, models), [t.phrase for t in known]),
         on_progress=on_progress,
         should_stop=should_stop,
         checkpointing=_checkpointing(checkpoint, checkpoint_every, resume=resume),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        with _interruptible() as was_interrupted:
+        with _logged(is_terse=arguments.json), _interruptible() as was_interrupted:
             arguments.should_stop = was_interrupted
             arguments.exit_code = 0
             arguments.run(arguments)
@@ -69,6 +70,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _give_up_stdout() -> None:
     """Send what is left in the buffer nowhere: Python would try once more while it closes, and exit with 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _OnStderr(logging.Handler):
+    """Log lines like all others on standard error, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(f"shepherd: {self.format(record)}", file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def _logged(*, is_terse: bool) -> Iterator[None]:
+    """Show what the library logs, from INFO on, or warnings only, while a command runs."""
+    log = logging.getLogger("fiftyone_plugin")
+    handler, before = _OnStderr(), (log.level, log.propagate)
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING if is_terse else logging.INFO)
+    # A package that set up the root logger would show every line a second time.
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 @contextlib.contextmanager
@@ -132,13 +162,7 @@ def _add_track(commands: Any) -> None:
         "--images", action="store_true", help="unrelated images: masks, no identities; writes COCO instances"
     )
     p.add_argument("--no-repair", action="store_true", help="plain propagation, no identity repair")
-    p.add_argument(
-        "--count",
-        action="append",
-        default=[],
-        metavar="CLASS=N",
-        help="so many objects of a class there are in the video, for example sheep=3; may be repeated",
-    )
+    _add_count(p)
     p.add_argument("--mend-masks", action="store_true", help="choose masks anew where objects touched")
     d = AssociationOptions()
     p.add_argument(
@@ -159,19 +183,7 @@ def _add_track(commands: Any) -> None:
     p.add_argument("--dataset", metavar="NAME", help="write the tracks into this FiftyOne dataset")
     p.add_argument("--field", default="tracks", help="frame field of the dataset (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
-    p.add_argument(
-        "--resume", action="store_true", help="go on where an earlier run with the same settings was stopped or killed"
-    )
-    p.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="keep the state of the half-done video here, not in the home"
-    )
-    p.add_argument(
-        "--checkpoint-every",
-        type=int,
-        default=CHECKPOINT_FRAMES,
-        metavar="FRAMES",
-        help="frames between two checkpoints (default: %(default)s)",
-    )
+    _add_checkpoint(p)
     p.set_defaults(run=_track)
 
 
@@ -182,10 +194,12 @@ def _add_repair(commands: Any) -> None:
     p.add_argument("--embedder", default=None, help="default: that of --models")
     p.add_argument("--models", choices=sorted(PRESETS), default="bundled")
     p.add_argument("--device", default="auto")
+    _add_count(p)
     p.add_argument("--dry-run", action="store_true", help="report only, write no tracks")
     p.add_argument("--field", default="tracks_repaired", help="new field for a dataset (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
     _add_output(p)
+    _add_checkpoint(p)
     p.set_defaults(run=_repair)
 
 
@@ -246,6 +260,32 @@ def _add_propagation(p: argparse.ArgumentParser) -> None:
     p.add_argument("--no-kernels", action="store_true", help="do without own Triton kernels")
 
 
+def _add_count(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--count",
+        action="append",
+        default=[],
+        metavar="CLASS=N",
+        help="so many objects of a class there are in the video, for example sheep=3; may be repeated",
+    )
+
+
+def _add_checkpoint(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--resume", action="store_true", help="go on where an earlier run with the same settings was stopped or killed"
+    )
+    p.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="keep the state of the half-done video here, not in the home"
+    )
+    p.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=CHECKPOINT_FRAMES,
+        metavar="FRAMES",
+        help="frames between two checkpoints (default: %(default)s)",
+    )
+
+
 def _add_output(p: argparse.ArgumentParser) -> None:
     p.add_argument("--output", type=Path, metavar="FILE", help="write the tracks here")
     p.add_argument("--format", help="mot, coco, davis, cvat or video; by default told from the file name")
@@ -260,17 +300,20 @@ def _add_json(p: argparse.ArgumentParser) -> None:
 def _options(a: argparse.Namespace) -> TrackingOptions:
     models = preset(a.models)
     chosen = {k: v for k in ("detector", "propagator", "embedder") if (v := getattr(a, k, None)) is not None}
-    counts = {phrase: n for text in a.count for phrase, n in parse_counts(text, name="--count").items()}
     return TrackingOptions(
         models=replace(models, **chosen),
         detection=DetectionOptions(box_threshold=a.box_threshold, text_threshold=a.text_threshold),
         association=AssociationOptions(redetect_every_frames=a.redetect_every, max_tracks=a.max_tracks),
         propagation=_propagation(a),
-        identity=IdentityOptions(repair=not a.no_repair, counts=counts, mend_masks=a.mend_masks),
+        identity=IdentityOptions(repair=not a.no_repair, counts=_counts(a), mend_masks=a.mend_masks),
         start=a.start,
         stop=a.stop,
         device=a.device,
     )
+
+
+def _counts(a: argparse.Namespace) -> dict[str, int]:
+    return {phrase: n for text in a.count for phrase, n in parse_counts(text, name="--count").items()}
 
 
 def _propagation(a: argparse.Namespace) -> PropagationOptions:
@@ -307,7 +350,7 @@ def _track(a: argparse.Namespace) -> None:
         return
     video = api.open_source(a.source)
     folder = a.checkpoint or runner.job_folder(video, a.prompt, options)
-    _tell_of_checkpoint(a, runner.has_checkpoint(folder))
+    _tell_of_checkpoint(a, runner.has_checkpoint(folder), "source, prompt and settings")
     settings: dict[str, Any] = {
         "options": options,
         "checkpoint": folder,
@@ -329,9 +372,7 @@ def _track(a: argparse.Namespace) -> None:
             )
         else:
             result = api.track(video, a.prompt, on_progress=bar, **settings)
-    if result.was_stopped:
-        a.exit_code = 130
-        print("shepherd: the same command with --resume goes on from there", file=sys.stderr)
+    _tell_of_stop(a, result)
     _print(a, summary(result), _lines(a, result))
 
 
@@ -366,21 +407,32 @@ def _segment(a: argparse.Namespace, options: TrackingOptions) -> None:
     _print(a, values, [*lines, f"{objects} objects in {len(results)} images"])
 
 
-def _tell_of_checkpoint(a: argparse.Namespace, is_there: bool) -> None:
+def _tell_of_checkpoint(a: argparse.Namespace, is_there: bool, identified_by: str) -> None:
     """Say at the start what else people would find out at the end."""
     if a.resume and not is_there:
-        print("shepherd: no checkpoint of this run (same source, prompt and settings): begins anew", file=sys.stderr)
+        print(f"shepherd: no checkpoint of this run (same {identified_by}): begins anew", file=sys.stderr)
     elif is_there and not a.resume:
         print("shepherd: begins anew; --resume would go on where an earlier run was stopped", file=sys.stderr)
 
 
-def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
+def _tell_of_stop(a: argparse.Namespace, result: TrackingResult) -> None:
+    if result.was_stopped:
+        a.exit_code = 130
+        print("shepherd: the same command with --resume goes on from there", file=sys.stderr)
+
+
+def _refuse_with_dataset(a: argparse.Namespace) -> None:
+    """Stop at what goes with a file only."""
     if a.output is not None:
         raise OptionError(
             "--output goes with a video or a folder: leave it out for a dataset, its labels are the result"
         )
     if a.checkpoint is not None:
         raise OptionError("--checkpoint goes with a video or a folder: set SHEPHERD_HOME for a dataset")
+
+
+def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
+    _refuse_with_dataset(a)
     with _Bar() as bar:
         outcome = api.track_dataset(
             a.source.removeprefix(_DATASET),
@@ -404,37 +456,58 @@ def _tell_failures(a: argparse.Namespace, outcome: DatasetSummary) -> None:
 
 def _repair(a: argparse.Namespace) -> None:
     options = TrackingOptions(
-        models=replace(preset(a.models), **({"embedder": a.embedder} if a.embedder else {})), device=a.device
+        models=replace(preset(a.models), **({"embedder": a.embedder} if a.embedder else {})),
+        identity=IdentityOptions(counts=_counts(a)),
+        device=a.device,
     )
     if a.output is not None:
         api.check_output(a.output, a.format)
+    if a.source.startswith(_DATASET):
+        _repair_dataset(a, options)
+        return
+    if a.dry_run:
+        a.output = None
+    video, before = api.open_source(a.source), api.read_tracks(Path(a.tracks))
+    options = runner.with_counts_as_written(options, [t.phrase for t in before])
+    folder = a.checkpoint or runner.repair_folder(video, before, options)
+    _tell_of_checkpoint(a, runner.has_checkpoint(folder), "source, tracks and settings")
     with _Bar() as bar:
-        if a.source.startswith(_DATASET):
-            outcome = api.repair_dataset(
-                a.source.removeprefix(_DATASET),
-                a.tracks,
-                field=a.field,
-                options=options,
-                dry_run=a.dry_run,
-                overwrite=a.overwrite,
-                on_progress=bar,
-                should_stop=a.should_stop,
-            )
-            _tell_failures(a, outcome)
-            values = outcome.as_dict()
-            values["tracks_before"] = sum(v.tracks_before for v in outcome.videos)
-            values["tracks_after"] = values.pop("tracks")
-            _print(a, values, outcome.lines())
-            return
-        before = api.read_tracks(Path(a.tracks))
-        result = api.repair(a.source, before, options=options, on_progress=bar, should_stop=a.should_stop)
-    if not a.dry_run:
-        _write(a, result)
-    elif a.report is not None:
-        write_report(a.report, result)
+        result = runner.repair_file(
+            video,
+            before,
+            folder=folder,
+            options=options,
+            resume=a.resume,
+            every_frames=a.checkpoint_every,
+            deliver=lambda result: _write(a, result),
+            on_progress=bar,
+            should_stop=a.should_stop,
+        )
+    _tell_of_stop(a, result)
     values = summary(result)
     values = {"tracks_before": len(before), "tracks_after": values.pop("tracks"), **values}
     _print(a, values, [f"{len(before)} tracks before, {len(result.tracks)} after", *decision_lines(result)])
+
+
+def _repair_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
+    _refuse_with_dataset(a)
+    with _Bar() as bar:
+        outcome = api.repair_dataset(
+            a.source.removeprefix(_DATASET),
+            a.tracks,
+            field=a.field,
+            options=options,
+            dry_run=a.dry_run,
+            overwrite=a.overwrite,
+            every_frames=a.checkpoint_every,
+            on_progress=bar,
+            should_stop=a.should_stop,
+        )
+    _tell_failures(a, outcome)
+    values = outcome.as_dict()
+    values["tracks_before"] = sum(v.tracks_before for v in outcome.videos)
+    values["tracks_after"] = values.pop("tracks")
+    _print(a, values, outcome.lines())
 
 
 def _evaluate(a: argparse.Namespace) -> None:

@@ -48,9 +48,12 @@ __all__ = [
     "job_folder",
     "prompt_dataset",
     "repair_dataset",
+    "repair_file",
+    "repair_folder",
     "stream",
     "track_dataset",
     "track_file",
+    "with_counts_as_written",
 ]
 
 _ONLY_VIDEO = "video"
@@ -62,6 +65,11 @@ def job_folder(source: FrameSource, prompt: str, options: TrackingOptions) -> Pa
     path = Path(source.info.source).expanduser().resolve()
     key = json.dumps(options.as_dict(), sort_keys=True)
     return jobs.jobs_folder() / jobs.job_id_of(path.name, str(path), prompt, key)
+
+
+def repair_folder(source: FrameSource, tracks: Sequence[Track], options: TrackingOptions) -> Path:
+    """Where the job of auditing one file's tracks keeps its record: the same for the same path, tracks and settings."""
+    return job_folder(source, f"audit of {digest_of_tracks(tracks)}", options)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -111,10 +119,51 @@ def track_file(
             should_stop=Remembered(should_stop, job.should_stop),
             checkpointing=Checkpointing(job.checkpoint_folder(_ONLY_VIDEO), resume=resume, every_frames=every_frames),
         )
-        if deliver is not None:
-            deliver(result)
-        message = f"{len(result.tracks)} tracks in {result.frames_processed} frames"
-        job.finish(JobState.CANCELLED if result.was_stopped else JobState.FINISHED, message=message)
+        _deliver(job, result, deliver)
+    return result
+
+
+def repair_file(
+    source: FrameSource,
+    tracks: Sequence[Track],
+    *,
+    folder: Path,
+    options: TrackingOptions | None = None,
+    resume: bool = False,
+    every_frames: int = CHECKPOINT_FRAMES,
+    deliver: Callable[[TrackingResult], None] | None = None,
+    on_progress: Callable[[JobProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackingResult:
+    """Audit and repair the tracks of one video as a job: with a record that other processes can read, and checkpoints.
+
+    Args:
+        source: The video the tracks were made on.
+        tracks: From any tool.
+        folder: Of the job, such as `repair_folder` gives; made if it is not there.
+        options: Embedder, evidence and identity settings.
+        resume: Go on from the checkpoint in the folder, if there is one.
+        every_frames: Frames between two checkpoints.
+        deliver: Writes the result. The checkpoint is kept until it has returned.
+        on_progress: Called after every frame.
+        should_stop: Asked before every frame; later frames are then not looked at.
+
+    Raises:
+        JobError: Another process works on this job, or the checkpoint belongs to another run.
+        OutputError: The folder cannot be made.
+        InputError: Something else that was given cannot be used.
+    """
+    name = source.info.source
+    with open_job(folder, title=f"Audit {len(tracks)} tracks of {name}", source=name) as job:
+        result = pipeline.repair(
+            source,
+            tracks,
+            options,
+            on_progress=Reporter(job, on_progress, videos_total=1).of_video(1, name, videos_after=0),
+            should_stop=Remembered(should_stop, job.should_stop),
+            checkpointing=Checkpointing(job.checkpoint_folder(_ONLY_VIDEO), resume=resume, every_frames=every_frames),
+        )
+        _deliver(job, result, deliver)
     return result
 
 
@@ -233,17 +282,22 @@ def prompt_dataset(
     options = options or TrackingOptions()
     if field == from_field:
         raise FieldConflictError(f"field {field!r}: holds the labels that are read; give another field for the tracks")
-    targets, _, dataset = targets_of(dataset_or_view)
-    marked = [target for target in targets if labels.has_prompts(target, from_field, label_ids=label_ids)]
-    if not marked:
-        labels.object_prompts(targets[0], from_field, label_ids=label_ids)  # says what is missing
+    targets, ids, dataset = targets_of(dataset_or_view)
 
     def given(target: Any) -> str:
-        return digest(labels.object_prompts(target, from_field, label_ids=label_ids))
+        return labels.fingerprint(target, from_field, label_ids=label_ids)
 
-    by_id = {labels.target_id(target): target for target in marked}
-    done = finished_from(dataset, field, by_id, from_field, options, overwrite=overwrite)
-    _require_unchanged({key: by_id[key] for key in done}, field, from_field, given)
+    marks = {key: found for key, target in zip(ids, targets, strict=True) if (found := given(target))}
+    by_id = {key: target for key, target in zip(ids, targets, strict=True) if key in marks}
+    done = finished_from(dataset, field, marks, from_field, options, overwrite=overwrite)
+    _require_unchanged({key: by_id[key] for key in done}, field, from_field, lambda key: marks[key])
+    marked = [
+        target
+        for key, target in by_id.items()
+        if key in done or labels.has_prompts(target, from_field, label_ids=label_ids)
+    ]
+    if not marked:
+        labels.object_prompts(targets[0], from_field, label_ids=label_ids)  # says what is missing
 
     with dataset_job(f"Track labels of {from_field!r} in {dataset.name}", dataset, field, "") as job:
         models: dict[str, Any] = {}
@@ -255,7 +309,7 @@ def prompt_dataset(
 
         def follow(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
             key = labels.target_id(target)
-            prompts = labels.object_prompts(target, from_field, label_ids=label_ids)
+            seen, prompts = given(target), labels.object_prompts(target, from_field, label_ids=label_ids)
             result = pipeline.follow(
                 labels.open_target(target),
                 prompts,
@@ -268,7 +322,7 @@ def prompt_dataset(
                 constraints=labels.read_constraints(target, field, key),
                 **models,
             )
-            result = _made_from(result, from_field, digest(prompts))
+            result = _made_from(result, from_field, seen)
             if result.tracks or not result.was_stopped:
                 labels.write_tracks(target, field, result, overwrite=overwrite, is_complete=not result.was_stopped)
             if not result.was_stopped:
@@ -310,6 +364,7 @@ def repair_dataset(
 
     Raises:
         VideoError: There is nothing in the dataset.
+        OptionError: A number of objects is known of a class that no track has.
         FieldConflictError: `field` is not ours, or holds tracks of other labels or other settings and `overwrite` was
             not given.
         JobError: Another process works on `field`.
@@ -320,24 +375,28 @@ def repair_dataset(
     if field == from_field and not dry_run:
         raise FieldConflictError(f"field {field!r}: holds the tracks that are read; give another field for the result")
     targets, ids, dataset = targets_of(dataset_or_view)
+    if options.identity.counts:
+        asked = labels.load_dataset(dataset_or_view) if isinstance(dataset_or_view, str) else dataset_or_view
+        options = with_counts_as_written(options, labels.classes_of(asked, from_field))
 
-    def read(target: Any) -> tuple[tuple[Track, ...], tuple[Constraint, ...], str]:
-        """The tracks, what a person said of them, and a text that differs where either does."""
-        tracks, said = labels.read_tracks(target, from_field), labels.read_constraints(target, from_field)
-        return tracks, said, f"{digest_of_tracks(tracks)}/{digest(said)}"
+    def read(target: Any) -> tuple[tuple[Constraint, ...], str]:
+        """What a person said of the tracks, and a text that differs where the tracks do, or that."""
+        said = labels.read_constraints(target, from_field)
+        return said, f"{labels.fingerprint(target, from_field)}/{digest(said)}"
 
     done: set[str] = set()
     if not dry_run:
         done = finished_from(dataset, field, ids, from_field, options, overwrite=overwrite)
         finished = {key: target for key, target in zip(ids, targets, strict=True) if key in done}
-        _require_unchanged(finished, field, from_field, lambda target: read(target)[2])
+        _require_unchanged(finished, field, from_field, lambda key: read(finished[key])[1])
 
     def repair(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
         key = labels.target_id(target)
-        before, said, given = read(target)
+        said, given = read(target)
         place, about = job.checkpoint_folder(key), {"given": given, "options": labels.as_plain(options)}
         if dry_run and resume and (known := load_outcome(place, about)) is not None:
             return known
+        before = labels.read_tracks(target, from_field)
         result = pipeline.repair(
             labels.open_target(target),
             before,
@@ -405,6 +464,29 @@ def _finished(
     return set()
 
 
+def _deliver(job: Job, result: TrackingResult, deliver: Callable[[TrackingResult], None] | None) -> None:
+    """Have the result of a job over one file written, and only then give up its checkpoint."""
+    if deliver is not None:
+        deliver(result)
+    message = f"{len(result.tracks)} tracks in {result.frames_processed} frames"
+    job.finish(JobState.CANCELLED if result.was_stopped else JobState.FINISHED, message=message)
+
+
+def with_counts_as_written(options: TrackingOptions, classes: Iterable[str]) -> TrackingOptions:
+    """Known numbers of objects under the names that the tracks have: people write `sheep=3` of tracks called Sheep.
+
+    Raises:
+        OptionError: There is a number of a class that no track has.
+    """
+    written = {" ".join(name.lower().split()): name for name in classes}
+    counts = {" ".join(name.lower().split()): count for name, count in options.identity.counts.items()}
+    if not counts or not written:
+        return options
+    check_counts(counts, list(written))
+    counts = {written[name]: count for name, count in counts.items()}
+    return replace(options, identity=replace(options.identity, counts=counts))
+
+
 def _findings(result: TrackingResult) -> tuple[Finding, ...]:
     """Repairs and doubts as the review panel has them, in order of time."""
     from fiftyone_plugin import labels
@@ -418,17 +500,17 @@ def _made_from(result: TrackingResult, from_field: str, given: str) -> TrackingR
     return replace(result, settings={**result.settings, "from_field": from_field, "given": given})
 
 
-def _require_unchanged(finished: Mapping[str, Any], field: str, from_field: str, given: Callable[[Any], str]) -> None:
-    """Make sure that finished targets were made of the labels that there are now.
+def _require_unchanged(finished: Mapping[str, Any], field: str, from_field: str, given: Callable[[str], str]) -> None:
+    """Make sure that finished targets were made of the labels that there are now; `given` tells these by target id.
 
     Raises:
         FieldConflictError: One was not.
     """
     from fiftyone_plugin import labels
 
-    for target in finished.values():
-        summary = labels.read_summary(target, field) or {"settings": {}}
-        if summary["settings"].get("given") != given(target):
+    summaries = labels.read_summaries([*finished.values()], field)
+    for (key, target), summary in zip(finished.items(), summaries, strict=True):
+        if summary is None or summary["settings"].get("given") != given(key):
             raise FieldConflictError(
                 f"field {field!r} of {labels.describe(target)}: holds tracks of other labels of {from_field!r} than "
                 "are asked for now: give overwrite=True to replace them, or another field name"

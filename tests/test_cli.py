@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import logging
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ import av
 import numpy as np
 import pytest
 
-from fiftyone_plugin import __version__, cli, exporters, jobs, pipeline
+from fiftyone_plugin import __version__, api, cli, exporters, jobs, pipeline
 from fiftyone_plugin.config import PRESETS, SPEED_PRESETS, PropagationOptions
 from fiftyone_plugin.geometry import encode_mask
 from fiftyone_plugin.pipeline import Backends
@@ -249,6 +250,35 @@ def test_repair_dry_run_writes_the_report_only(
     assert json.loads(report.read_text())["tracks"] == 1
 
 
+@pytest.fixture
+def audited(video_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The options that `pipeline.repair` was asked for."""
+    asked: list[Any] = []
+    repair = pipeline.repair
+
+    def remembering(source: Any, tracks: Any, options: Any, **more: Any) -> Any:
+        asked.append(options)
+        return repair(source, tracks, options, embedder=ScriptedEmbedder(), **more)
+
+    monkeypatch.setattr(pipeline, "repair", remembering)
+    return asked
+
+
+def test_repair_takes_known_counts_of_classes_as_the_tracks_name_them(
+    shell: Shell, video_path: Path, tmp_path: Path, audited: list[Any]
+) -> None:
+    theirs = tmp_path / "theirs.txt"
+    tracks = (replace(true_sheep(), phrase="Sheep"), replace(true_sheep(), track_id=2, phrase="Border Collie"))
+    exporters.export_tracks(tracks, open_source(video_path).info, theirs, "mot")
+    counts = ["--count", "sheep=1", "--count", "border collie=2"]
+    assert shell("repair", video_path, "--tracks", theirs, *counts) == 0
+    assert audited[0].identity.counts == {"Sheep": 1, "Border Collie": 2}
+    assert shell("repair", video_path, "--tracks", theirs, "--count", "dog=1") == 2
+    assert shell.complaint == "shepherd: count of 'dog': must be of one of the classes sheep, border collie"
+    assert shell("repair", video_path, "--tracks", theirs, "--count", "sheep=few") == 2
+    assert "must be CLASS=N" in shell.complaint
+
+
 def test_evaluate_prints_scores_at_the_top_level(shell: Shell, tracks_path: Path) -> None:
     assert shell("evaluate", "--ground-truth", tracks_path, "--predictions", tracks_path, "--json") == 0
     scores = shell.json
@@ -315,6 +345,44 @@ def test_progress_goes_to_stderr_and_leaves_json_alone(
     assert "objects" in shell.err
 
 
+@pytest.fixture
+def logging_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that logs."""
+
+    def run(*_: object) -> None:
+        log = logging.getLogger("fiftyone_plugin.propagators.warm_up")
+        log.debug("of no interest")
+        log.info("warming up: %s", "kernels")
+        log.warning("graphs are off")
+
+    monkeypatch.setattr(importlib.import_module("fiftyone_plugin.benchmarks"), "run", run)
+    monkeypatch.setattr(api, "models", lambda: [run(), {"kind": "", "name": "", "state": "", "about": ""}][1:])
+
+
+@pytest.mark.usefixtures("logging_bench")
+def test_log_is_shown_on_stderr_once_however_often_a_command_ran(shell: Shell) -> None:
+    """Also where somebody else set up the root logger."""
+    log = logging.getLogger("fiftyone_plugin")
+    before = (log.level, log.propagate, list(log.handlers))
+    root = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(root)
+    try:
+        for _ in range(2):
+            assert shell("bench", "any") == 0
+            assert shell.err == "shepherd: warming up: kernels\nshepherd: graphs are off\n"
+            assert shell.out == ""
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert (log.level, log.propagate, log.handlers) == before
+
+
+@pytest.mark.usefixtures("logging_bench")
+def test_log_beside_json_is_warnings_only(shell: Shell) -> None:
+    assert shell("models", "--json") == 0
+    assert shell.err == "shepherd: graphs are off\n"
+    assert "presets" in shell.json
+
+
 # What is refused, with one line and exit code 2
 
 
@@ -372,6 +440,16 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             id="both",
         ),
         pytest.param(["repair", "{video}", "--tracks", "{tmp}/none.txt"], "none.txt", id="no tracks"),
+        pytest.param(
+            ["repair", "dataset:none", "--tracks", "theirs", "--checkpoint", "{tmp}/state"],
+            "--checkpoint goes with a video.*SHEPHERD_HOME",
+            id="checkpoint of a dataset",
+        ),
+        pytest.param(
+            ["repair", "dataset:none", "--tracks", "theirs", "--output", "{tmp}/x.txt"],
+            "--output goes with a video",
+            id="output of a dataset",
+        ),
         pytest.param(["repair", "{video}", "--tracks", "{tmp}/text.mp4"], "text.mp4", id="no track file"),
         pytest.param(["repair", "{tmp}/none.mp4", "--tracks", "{mot}"], "none.mp4", id="tracks without a video"),
         pytest.param(
@@ -460,14 +538,14 @@ def test_error_of_our_own_making_keeps_its_traceback(
 
 
 @pytest.fixture
-def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Press Ctrl-C when so many frames are done."""
     bar = cli._Bar.__call__
 
-    def arm(frames: int) -> None:
+    def arm(frames: int, *, stage: str = "track") -> None:
         def press(self: Any, progress: Any) -> None:
             bar(self, progress)
-            if progress.stage == "track" and progress.frames_done == frames:
+            if progress.stage == stage and progress.frames_done == frames:
                 signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(cli._Bar, "__call__", press)
@@ -477,7 +555,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.mark.usefixtures("models")
 def test_interrupted_run_writes_what_was_finished(
-    shell: Shell, video_path: Path, tmp_path: Path, interrupt_at: Callable[[int], None]
+    shell: Shell, video_path: Path, tmp_path: Path, interrupt_at: Callable[..., None]
 ) -> None:
     interrupt_at(5)
     out = tmp_path / "tracks.txt"
@@ -513,7 +591,7 @@ def test_interrupted_run_goes_on_with_resume_and_ends_as_uninterrupted(
     shell: Shell,
     video_path: Path,
     tmp_path: Path,
-    interrupt_at: Callable[[int], None],
+    interrupt_at: Callable[..., None],
     checkpoint: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -529,6 +607,49 @@ def test_interrupted_run_goes_on_with_resume_and_ends_as_uninterrupted(
     assert shell.err == ""
     assert shell.json["frames"] == FRAMES
     assert Path("cut.json").read_bytes() == Path("whole.json").read_bytes()
+
+
+@pytest.mark.usefixtures("audited")
+@pytest.mark.parametrize("checkpoint", [[], ["--checkpoint", "state"]], ids=["home", "folder"])
+def test_interrupted_audit_goes_on_with_resume_and_ends_as_uninterrupted(
+    shell: Shell,
+    video_path: Path,
+    tracks_path: Path,
+    tmp_path: Path,
+    interrupt_at: Callable[..., None],
+    checkpoint: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    repair = ["repair", video_path, "--tracks", tracks_path, *checkpoint]
+    assert shell("repair", video_path, "--tracks", tracks_path, "--output", "whole.json") == 0
+    interrupt_at(5, stage="repair")
+    assert shell(*repair, "--dry-run", "--json") == 130
+    assert shell.json["frames"] == 5
+    assert "--resume goes on from there" in shell.err
+    assert shell("jobs") == 0
+    assert "Audit 1 tracks of" in shell.out
+    interrupt_at(0)
+    told: list[int] = []
+    monkeypatch.setattr(cli._Bar, "__call__", lambda _, progress: told.append(progress.frames_done))
+    assert shell(*repair, "--output", "cut.json", "--resume", "--json") == 0
+    assert shell.err == ""
+    assert told == list(range(6, FRAMES + 1))
+    assert Path("cut.json").read_bytes() == Path("whole.json").read_bytes()
+
+
+@pytest.mark.usefixtures("audited")
+def test_audit_without_resume_or_of_other_tracks_begins_and_says_so(
+    shell: Shell, video_path: Path, tracks_path: Path, interrupt_at: Callable[..., None]
+) -> None:
+    repair = ["repair", video_path, "--tracks", tracks_path]
+    interrupt_at(5, stage="repair")
+    assert shell(*repair) == 130
+    interrupt_at(0)
+    assert shell(*repair, "--count", "sheep=1", "--resume") == 0
+    assert shell.complaint == "shepherd: no checkpoint of this run (same source, tracks and settings): begins anew"
+    assert shell(*repair) == 0
+    assert "--resume would go on" in shell.complaint
 
 
 @pytest.mark.usefixtures("models")
@@ -553,7 +674,7 @@ def test_resume_without_a_checkpoint_says_so_and_begins(shell: Shell, video_path
 
 @pytest.mark.usefixtures("models")
 def test_checkpoint_of_other_settings_is_refused(
-    shell: Shell, video_path: Path, tmp_path: Path, interrupt_at: Callable[[int], None]
+    shell: Shell, video_path: Path, tmp_path: Path, interrupt_at: Callable[..., None]
 ) -> None:
     track = ["track", video_path, "--checkpoint", tmp_path / "state"]
     interrupt_at(5)

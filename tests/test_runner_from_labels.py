@@ -162,3 +162,27 @@ def test_number_of_a_class_that_is_not_looked_for_is_one_clear_line(tracked: Any
     options = TrackingOptions(identity=IdentityOptions(counts={"cow": 3}))
     with pytest.raises(OptionError, match=r"^count of 'cow': must be of one of the classes sheep, dog$"):
         runner.track_dataset(tracked, "sheep. dog.", options=options)
+
+
+def test_number_of_a_class_is_taken_as_the_audited_labels_name_it(
+    tracked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of others are written as others like."""
+    asked: list[dict[str, int]] = []
+    repair = pipeline.repair
+
+    def remembering(source: Any, tracks: Any, options: Any, **more: Any) -> Any:
+        asked.append(dict(options.identity.counts))
+        return repair(source, tracks, options, **more)
+
+    monkeypatch.setattr(pipeline, "repair", remembering)
+    options = TrackingOptions(identity=IdentityOptions(counts={"square": 1}))
+    for target in (tracked, tracked.name):
+        runner.repair_dataset(target, "theirs", options=options, dry_run=True)
+    assert asked == [{"Square": 1}] * 4
+    other = TrackingOptions(identity=IdentityOptions(counts={"cow": 3}))
+    with pytest.raises(OptionError, match=r"^count of 'cow': must be of one of the classes square$"):
+        runner.repair_dataset(tracked, "theirs", options=other)
+    with pytest.raises(OptionError, match="classes sheep"):
+        runner.with_counts_as_written(other, ["sheep"])
+    assert runner.with_counts_as_written(other, []) is other
