@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fiftyone_plugin.errors import BackendError, ModelUnavailableError
+from fiftyone_plugin.errors import BackendError, ModelUnavailableError, OptionError
 
 __all__ = [
     "BUNDLED_DIRECTORY",
@@ -138,11 +139,28 @@ def load_quietly(directory: Path, *, used_by: str) -> Iterator[None]:
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` to the best device of this machine; anything else unchanged."""
-    if device != "auto":
+    """``auto`` to the best device of this machine; another one unchanged, if this machine has it.
+
+    Raises:
+        OptionError: It has not, or there is no such device.
+    """
+    if device == "cpu":
         return device
     import torch
 
+    if device != "auto":
+        _require_device(device, torch)
+        return device
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _require_device(device: str, torch: Any) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in ("cuda", "mps") or (number and not number.isdigit()):
+        raise OptionError(f"device {device!r}: must be auto, cpu, cuda, cuda:N (N from 0) or mps")
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if count <= int(number or 0):
+        there = f"this machine has {count} such devices" if count else "torch finds no such device on this machine"
+        raise OptionError(f"device {device!r}: {there}; give auto or cpu")

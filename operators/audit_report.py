@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fiftyone_plugin.jobs import counted
+
 from . import review_words as words
 
 __all__ = ["SHOWN_FINDINGS", "report"]
@@ -57,14 +59,14 @@ def _head(summary: Any, done: Sequence[Any], *, is_dry_run: bool) -> str:
     repairs, doubts = (sum(getattr(v, name) for v in done) for name in ("repairs", "needs_review"))
     what = "would be made" if is_dry_run else "made"
     numbers = [
-        f"{_many(sum(v.tracks_before for v in done), 'track')} in, {sum(v.tracks for v in done)} out",
-        f"{_many(sum(v.encounters for v in done), 'encounter')} checked",
-        f"{_many(sum(v.frames for v in done), 'frame')} of {_many(len(done), 'video')}",
+        f"{counted(sum(v.tracks_before for v in done), 'track')} in, {sum(v.tracks for v in done)} out",
+        f"{counted(sum(v.encounters for v in done), 'encounter')} checked",
+        f"{counted(sum(v.frames for v in done), 'frame')} of {counted(len(done), 'video')}",
     ]
     place = "Nothing was written." if is_dry_run else f"The repaired tracks are in `{summary.field}`."
     # What a stop, a failure or an earlier call leaves to be said.
     rest = [*summary.lines()[2:], *summary.failure_lines()]
-    title = f"##### {_many(repairs, 'repair')} {what}, {_many(doubts, 'doubt')} left to you"
+    title = f"##### {counted(repairs, 'repair')} {what}, {counted(doubts, 'doubt')} left to you"
     return "\n\n".join([title, f"{' · '.join(numbers)}. {place}", *rest])
 
 
@@ -103,7 +105,3 @@ def _why(finding: Any) -> str:
     if against:
         text.append(f"{'Against one' if is_for_change else 'Against it'}: {against}")
     return ". ".join(text)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+from fiftyone.operators.executor import ExecutionError
 
-from fiftyone_plugin.errors import EditError
+from fiftyone_plugin.errors import EditError, InputError
 
-__all__ = ["ICON", "call", "collection_of", "describe", "given", "one_target", "placement"]
+__all__ = ["ICON", "call", "collection_of", "describe", "given", "one_target", "placement", "told"]
 
 ICON = "/operators/assets/shepherd.svg"
+
+_OUR_ERROR = re.compile(rf"^{re.escape(InputError.__module__)}\.\w+: (?P<line>.+)$", re.MULTILINE)
+"""The last line of a traceback that ends with an error of ours."""
 
 
 def describe(
@@ -76,9 +82,35 @@ def collection_of(sample_or_collection: Any) -> Any:
 def call(
     operator: foo.Operator, sample_or_collection: Any, params: Mapping[str, Any], *, delegate: bool = False
 ) -> foo.ExecutionResult:
-    """Run an operator from Python, now or scheduled."""
+    """Run an operator from Python, now or scheduled.
+
+    Raises:
+        ExecutionError: With one line, where something that was given cannot be used. FiftyOne's own would have the
+            traceback of its thread in the message.
+    """
     ctx = {"view": collection_of(sample_or_collection), "stream": False}
-    return foo.execute_operator(operator.uri, ctx, params=dict(params), request_delegation=delegate)
+    try:
+        return foo.execute_operator(operator.uri, ctx, params=dict(params), request_delegation=delegate)
+    except ExecutionError as error:
+        lines = [found["line"] for found in _OUR_ERROR.finditer(str(error))]
+        if not lines or not str(error).rstrip().endswith(lines[-1]):
+            raise
+        raise ExecutionError(lines[-1]) from None
+
+
+def told(execute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Decorate an operator's `execute`: the App shows an error of ours as one line, not only as a box to be opened."""
+
+    @wraps(execute)
+    def wrapped(self: Any, ctx: Any) -> Any:
+        try:
+            return execute(self, ctx)
+        except InputError as error:
+            if ctx.executor is not None:
+                ctx.ops.notify(str(error), variant="error")
+            raise
+
+    return wrapped
 
 
 def one_target(ctx: Any) -> Any:

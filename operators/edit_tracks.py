@@ -63,6 +63,7 @@ class EditTracks(foo.Operator):
             _add_edit(inputs, ctx, target, field, summary)
         return types.Property(inputs, view=types.PromptView(label="Edit tracks", submit_button_label="Apply"))
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Make the edit."""
         target = base.one_target(ctx)
@@ -192,9 +193,10 @@ def _add_edit(inputs: types.Object, ctx: Any, target: Any, field: str, summary: 
         missing="",
     )
     if action in _TAKES_TRACK:
-        _add_track(inputs, "track", "Track that stays" if action == "merge" else "Track", summary)
+        _add_track(inputs, ctx.params, "track", "Track that stays" if action == "merge" else "Track", summary)
     if action in _TAKES_OTHER:
-        _add_track(inputs, "other", "Track that becomes part of it" if action == "merge" else "Other track", summary)
+        label = "Track that becomes part of it" if action == "merge" else "Other track"
+        _add_track(inputs, ctx.params, "other", label, summary)
     if action in _TAKES_FRAME:
         label = "First frame of the new track" if action == "split" else "First exchanged frame"
         inputs.int("frame", label=label, description="1 is the first of the video", required=True, min=1)
@@ -213,7 +215,9 @@ def _add_edit(inputs: types.Object, ctx: Any, target: Any, field: str, summary: 
         inputs.view("problem", types.Error(label=problem), invalid=True, error_message=problem)
 
 
-def _add_track(inputs: types.Object, name: str, label: str, summary: Mapping[str, Any]) -> None:
+def _add_track(
+    inputs: types.Object, params: Mapping[str, Any], name: str, label: str, summary: Mapping[str, Any]
+) -> None:
     from fiftyone_plugin.labels.events import marks_of
 
     locked = marks_of(summary)["locked"]
@@ -223,7 +227,9 @@ def _add_track(inputs: types.Object, name: str, label: str, summary: Mapping[str
         lock = ", locked" if track_id in locked else ""
         shown = f"{line['phrase']} {track_id} (frames {line['start'] + 1} to {line['stop']}{lock})"
         view.add_choice(track_id, label=shown)
-    inputs.enum(name, [line["track_id"] for line in summary["tracks"]], label=label, required=True, view=view)
+    ids, given = [line["track_id"] for line in summary["tracks"]], params.get(name)
+    error = f"{label} {given!r}: must be one of {', '.join(map(str, ids))}" if given not in (None, *ids) else ""
+    inputs.enum(name, ids, label=label, required=True, view=view, invalid=bool(error), error_message=error)
 
 
 def _add_review_item(inputs: types.Object, ctx: Any, action: str, summary: Mapping[str, Any]) -> None:
@@ -276,7 +282,9 @@ def _problem(action: str, params: Mapping[str, Any], summary: Mapping[str, Any])
             return "Choose two different tracks"
         if action == "merge" and (shared := _shared(lines[chosen[0]], lines[chosen[1]])):
             return f"Both are on frames {shared[0] + 1} to {shared[1]}: one object cannot be in two places"
-    frame = params.get("frame")
+    frame, last_frame = params.get("frame"), params.get("last_frame")
+    if action == "swap" and frame is not None and last_frame is not None and last_frame < frame:
+        return f"Frames {frame} to {last_frame}: the last exchanged frame must not come before the first"
     if action == "split" and frame is not None:
         line = lines[chosen[0]]
         if not line["start"] + 1 < frame <= line["stop"]:

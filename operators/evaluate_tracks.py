@@ -55,6 +55,7 @@ class EvaluateTracks(foo.Operator):
             inputs.view("where", types.Notice(label=f"Scores of each video go into {evaluation_field(field)!r}"))
         return types.Property(inputs, view=types.PromptView(label="Evaluate tracks", submit_button_label="Evaluate"))
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Measure and store."""
         from fiftyone_plugin import labels
@@ -87,7 +88,7 @@ class EvaluateTracks(foo.Operator):
         for name in ("video", *SHOWN):
             table.add_column(name, label=name)
         outputs.list("rows", types.Object(), label="Scores", view=table)
-        if ctx.results.get("failures"):
+        if (ctx.results or {}).get("failures"):
             outputs.str("failures", label="Could not be measured")
         return types.Property(outputs, view=types.View(label="Evaluation"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from fiftyone_plugin import exporters
+from fiftyone_plugin.errors import OutputError
+from fiftyone_plugin.jobs import counted
 
 from . import base, fields, forms
 
@@ -37,7 +40,7 @@ class ExportTracks(foo.Operator):
         choices = {name: f"{name}: {found.about}" for name, found in exporters.FORMATS.items()}
         format = fields.add_choice(inputs, ctx, "format", choices, label="Format", missing="")
         folder = forms.text_of(ctx.params, "folder")
-        _, error = forms.attempt(lambda: exporters.check_writable(Path(folder).expanduser())) if folder else (None, "")
+        _, error = forms.attempt(lambda: _check_folder(Path(folder).expanduser())) if folder else (None, "")
         inputs.str(
             "folder",
             label="Folder",
@@ -51,9 +54,11 @@ class ExportTracks(foo.Operator):
             inputs.view("nothing_to_export", types.Error(label=error), invalid=True, error_message=error)
         else:
             example = next(iter(names.values()))
-            inputs.view("names", types.Notice(label=f"{len(names)} videos, such as {Path(folder) / example}"))
+            text = f"{counted(len(names), 'video')}, such as {Path(folder) / example}"
+            inputs.view("names", types.Notice(label=text))
         return types.Property(inputs, view=types.PromptView(label="Export tracks", submit_button_label="Export"))
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Write the files."""
         from fiftyone_plugin import labels
@@ -89,6 +94,12 @@ class ExportTracks(foo.Operator):
         return base.call(self, sample_collection, base.given(locals()), delegate=delegate)
 
 
+def _check_folder(place: Path) -> None:
+    if os.path.isfile(place):  # which, other than pathlib, takes any name
+        raise OutputError(f"{place}: is a file: give a folder")
+    exporters.check_writable(place)
+
+
 def exchanged(outcomes: Any, what: str, place: str) -> dict[str, Any]:
     """What was written or read, as a result.
 
@@ -102,9 +113,9 @@ def exchanged(outcomes: Any, what: str, place: str) -> dict[str, Any]:
     if failures and not done:
         raise TrackFileError(failures[0])
     tracks = sum(o.tracks for o in done)
-    failed = f"; {len(failures)} videos failed" if failures else ""
+    failed = f"; {counted(len(failures), 'video')} failed" if failures else ""
     return {
-        "message": f"{tracks} tracks of {len(done)} videos {what} {place}{failed}",
+        "message": f"{counted(tracks, 'track')} of {counted(len(done), 'video')} {what} {place}{failed}",
         "files": [o.path for o in done],
         "failures": failures,
         "failure_text": "\n".join(failures),
@@ -115,6 +126,6 @@ def exchanged_output(ctx: Any, label: str) -> types.Property:
     """A line, and what failed."""
     outputs = types.Object()
     outputs.str("message", label="Done")
-    if ctx.results.get("failures"):
+    if (ctx.results or {}).get("failures"):
         outputs.str("failure_text", label="Failed")
     return types.Property(outputs, view=types.View(label=label))

@@ -8,6 +8,7 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from fiftyone_plugin.config import TrackingOptions
+from fiftyone_plugin.jobs import counted
 
 from . import forms
 
@@ -50,8 +51,21 @@ def add_choice(
     for value, shown in choices.items():
         view.add_choice(value, label=shown)
     first = (default or next(iter(choices))) if required else default
+    given = ctx.params.get(name)
+    error = ""
+    if given is not None and given not in choices:
+        error = f"{label} {given!r}: must be one of {', '.join(shown for shown in choices if shown)}"
     # Never marked as required: a caller from Python, who leaves it out, means what the form shows first.
-    inputs.enum(name, list(choices), label=label, description=description, default=first, view=view)
+    inputs.enum(
+        name,
+        list(choices),
+        label=label,
+        description=description,
+        default=first,
+        view=view,
+        invalid=bool(error),
+        error_message=error,
+    )
     return forms.text_of(ctx.params, name, first or "")
 
 
@@ -136,9 +150,9 @@ def add_new_field(
         inputs.bool(
             "overwrite",
             label="Replace earlier tracks",
-            description=f"{state.field!r} holds our tracks of {len(state.finished)} videos",
+            description=f"{state.field!r} holds our tracks of {counted(len(state.finished), 'video')}",
             default=False,
         )
     if done:
-        text = f"{len(done)} videos are finished with these settings, and will be left as they are"
+        text = f"Finished with these settings, and left as it is: {counted(len(done), 'video')}"
         inputs.view(f"{name}_done", types.Notice(label=text))

@@ -28,8 +28,8 @@ from fiftyone_plugin.config import (
     preset,
 )
 from fiftyone_plugin.detectors.prompt import parse_prompt
-from fiftyone_plugin.errors import InputError, OptionError
-from fiftyone_plugin.jobs import duration
+from fiftyone_plugin.errors import FrameRangeError, InputError, OptionError
+from fiftyone_plugin.jobs import counted, duration
 
 if TYPE_CHECKING:
     from fiftyone_plugin.labels import FrameCount
@@ -43,6 +43,7 @@ __all__ = [
     "add_frame_range",
     "add_models",
     "add_models_notes",
+    "add_problem",
     "add_prompt",
     "attempt",
     "counts_text",
@@ -139,18 +140,22 @@ def frame_range(params: Mapping[str, Any]) -> tuple[int, int | None]:
     Raises:
         OptionError: The last comes before the first.
     """
-    first, last = params.get("first_frame"), params.get("last_frame")
-    first = 1 if first is None else int(first)
+    first = int(_number(params, "first_frame", 1))
+    last = None if params.get("last_frame") is None else int(_number(params, "last_frame", 1))
     if first < 1 or (last is not None and last < first):
         raise OptionError(
             f"frames {first} to {last}: the first frame is 1, and the last must not come before the first"
         )
-    return first - 1, None if last is None else int(last)
+    return first - 1, last
 
 
 def _number(params: Mapping[str, Any], name: str, default: float) -> float:
     value = params.get(name)
-    return default if value is None else value
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise OptionError(f"{name} = {value!r}: must be a number")
+    return value
 
 
 def add_prompt(inputs: types.Object, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -180,7 +185,16 @@ def add_models(inputs: types.Object, params: Mapping[str, Any], *, kinds: Sequen
     choices = types.RadioGroup()
     for name in (*PRESETS, CUSTOM):
         choices.add_choice(name, label=name.capitalize(), description=_ABOUT_PRESETS[name])
-    inputs.enum("models", choices.values(), default="bundled", label="Models", view=choices)
+    _, error = attempt(lambda: model_choice(params))
+    inputs.enum(
+        "models",
+        choices.values(),
+        default="bundled",
+        label="Models",
+        view=choices,
+        invalid=bool(error),
+        error_message=error,
+    )
     if text_of(params, "models", "bundled") != CUSTOM:
         return
     for kind in kinds:
@@ -206,6 +220,9 @@ def _specs(kind: str) -> Iterator[str]:
 
 def _backend_error(kind: str, spec: str) -> str:
     """Why a backend cannot be had, as far as that shows without loading it; empty if it can."""
+    if kind == "embedders" and "+" in spec:
+        errors = (_backend_error(kind, part.strip()) for part in spec.split("+"))
+        return next((error for error in errors if error), "")
     name, _, variant = spec.partition(":")
     known = registry.available(kind)
     if name not in known:
@@ -222,6 +239,12 @@ def add_models_notes(inputs: types.Object, params: Mapping[str, Any], *, kinds: 
     if chosen is None:
         inputs.view("models_error", types.Warning(label=error))
         return
+    # Beside a preset there are no inputs for single backends, but a caller from Python may give some.
+    wrong = [error for kind in kinds if (error := _backend_error(_KINDS[kind], getattr(chosen, kind)))]
+    if wrong:
+        if text_of(params, "models", "bundled") != CUSTOM:
+            inputs.view("models_wrong", types.Error(label=wrong[0]), invalid=True, error_message=wrong[0])
+        return
     if chosen == PRESETS["bundled"]:
         inputs.view(
             "models_bundled",
@@ -231,7 +254,8 @@ def add_models_notes(inputs: types.Object, params: Mapping[str, Any], *, kinds: 
             ),
         )
         return
-    missing = [found for kind in kinds if (found := _missing(getattr(chosen, kind)))]
+    specs = [part.strip() for kind in kinds for part in getattr(chosen, kind).split("+")]
+    missing = [found for spec in specs if (found := _missing(spec))]
     if missing:
         inputs.view(
             "models_missing",
@@ -353,11 +377,11 @@ def add_field(inputs: types.Object, ctx: Any) -> None:
     inputs.bool(
         "overwrite",
         label="Replace earlier tracks",
-        description=f"{state.field!r} holds our tracks of {len(state.finished)} videos for the prompt {state.prompt!r}",
+        description=f"{state.field!r} holds our tracks of {counted(len(state.finished), 'video')} for {state.prompt!r}",
         default=False,
     )
     if done:
-        text = f"{len(done)} videos are finished with this prompt and these settings, and will be left as they are"
+        text = f"Finished with this prompt and these settings, and left as it is: {counted(len(done), 'video')}"
         inputs.view("field_done", types.Notice(label=text))
 
 
@@ -376,11 +400,14 @@ def estimate_work(ctx: Any) -> Estimate:
 
     Raises:
         VideoError: There is nothing to track in the target view.
+        FrameRangeError: The only video in it ends before the first frame that is asked for.
     """
     from fiftyone_plugin import labels
 
     options = attempt(lambda: options_of(ctx.params))[0] or TrackingOptions()
     count = labels.count_frames(ctx.target_view())
+    if count.targets == 1 and options.start >= count.frames:
+        raise FrameRangeError(f"first frame {options.start + 1}: the video has {count.frames} frames")
     average = count.frames / count.targets
     asked = min(average, options.stop or average) - options.start
     count = replace(count, frames=max(round(asked * count.targets), count.targets))
@@ -398,6 +425,16 @@ def seconds_per_frame(models: ModelChoice, *, device: str, measured: float | Non
     # Asked only here, because it imports torch and would make the first form slow.
     is_cpu = registry.resolve_device(device) == "cpu"
     return _SECONDS_PER_FRAME["hub on a CPU" if is_cpu else "hub on a GPU"]
+
+
+def add_problem(inputs: types.Object, params: Mapping[str, Any]) -> None:
+    """Refuse settings that are out of range, where no input has done so: in a form, each input knows its own limits."""
+    _, error = attempt(lambda: options_of(params))
+    device = text_of(params, "device", "auto")
+    if not error and device not in ("auto", "cpu"):  # to look at the others means to import torch
+        _, error = attempt(lambda: registry.resolve_device(device))
+    if error and not any(given.invalid for given in inputs.properties.values()):
+        inputs.view("problem", types.Error(label=error), invalid=True, error_message=error)
 
 
 def attempt(make: Callable[[], Any]) -> tuple[Any, str]:

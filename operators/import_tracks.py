@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class ImportTracks(foo.Operator):
         inputs = types.Object()
         path = forms.text_of(ctx.params, "path")
         error = ""
-        if path and not Path(path).expanduser().exists():
+        if path and not os.path.exists(Path(path).expanduser()):  # which, other than pathlib, takes any name
             error = f"{path}: there is no such file or folder"
         inputs.str(
             "path",
@@ -55,6 +56,7 @@ class ImportTracks(foo.Operator):
         fields.add_new_field(inputs, ctx, "field", default="imported", label="New label field")
         return types.Property(inputs, view=types.PromptView(label="Import tracks", submit_button_label="Import"))
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Read the files."""
         from fiftyone_plugin import labels

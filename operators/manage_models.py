@@ -46,6 +46,7 @@ class ManageModels(foo.Operator):
             _add_consent(inputs, ctx, chosen)
         return types.Property(inputs, view=types.PromptView(label="Tracking models"))
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Download what was chosen, if anything."""
         chosen = forms.text_of(ctx.params, "download")

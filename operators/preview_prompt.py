@@ -8,7 +8,7 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from . import forms
+from . import base, forms
 from .pictures import contact_sheet, data_uri
 
 __all__ = ["PreviewPrompt"]
@@ -42,6 +42,7 @@ class PreviewPrompt(foo.Operator):
         inputs.int(
             "frames", label="Frames", description="Spread over the video", default=DEFAULT_FRAMES, min=1, max=MAX_FRAMES
         )
+        forms.add_problem(inputs, ctx.params)
         target, error = forms.attempt(lambda: _target(ctx))
         if target is None:
             inputs.view("nothing_to_track", types.Error(label=error), invalid=True, error_message=error)
@@ -53,6 +54,7 @@ class PreviewPrompt(foo.Operator):
             inputs, view=types.PromptView(label="Preview a tracking prompt", submit_button_label="Preview")
         )
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Counts per frame and class, and a picture."""
         from fiftyone_plugin import labels, pipeline
@@ -80,7 +82,7 @@ class PreviewPrompt(foo.Operator):
         outputs.str("message", label="Found")
         outputs.str("picture", label="Detections", view=types.ImageView(alt="frames with the detected boxes"))
         table = types.TableView()
-        for name in (ctx.results.get("counts") or [{"frame": None}])[0]:
+        for name in ((ctx.results or {}).get("counts") or [{"frame": None}])[0]:
             table.add_column(name, label=name)
         outputs.list("counts", types.Object(), label="Objects per frame", view=table)
         return types.Property(outputs, view=types.View(label="Preview"))
@@ -100,7 +102,7 @@ class PreviewPrompt(foo.Operator):
         """Preview a prompt on the first video, from Python.
 
         Args:
-            sample_collection: A dataset or view with videos, or with images in ordered groups.
+            sample_collection: A sample, dataset or view with videos, or with images in ordered groups.
             prompt: Classes, separated by periods, commas or new lines.
             models: Preset: bundled, fast or accurate.
             detector: Instead of the preset's, as NAME:VARIANT.
@@ -112,9 +114,7 @@ class PreviewPrompt(foo.Operator):
         Returns:
             FiftyOne's result; its `result` holds ``message``, ``counts`` and ``picture``, a JPEG as data URI.
         """
-        given = {k: v for k, v in locals().items() if k not in ("self", "sample_collection")}
-        params = {name: value for name, value in given.items() if value is not None}
-        return foo.execute_operator(self.uri, {"view": sample_collection.view()}, params=params)
+        return base.call(self, sample_collection, base.given(locals()))
 
 
 def _target(ctx: Any) -> Any:

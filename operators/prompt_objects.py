@@ -49,6 +49,7 @@ class PromptObjects(foo.Operator):
             default=True,
         )
         running.add_afterwards(inputs)
+        forms.add_problem(inputs, ctx.params)
         running.add_cost(inputs, ctx)
         return types.Property(inputs, view=types.PromptView(label="Track the objects I marked"))
 
@@ -60,6 +61,7 @@ class PromptObjects(foo.Operator):
         """Name of a scheduled job in lists."""
         return f"Track the objects marked in {ctx.params.get('from_field', '')!r}"
 
+    @base.told
     def execute(self, ctx: Any) -> Any:
         """Progress messages for the App; the summary, as a dict, for a scheduled job and for `__call__`."""
         from fiftyone_plugin import labels, runner

@@ -71,6 +71,7 @@ class RepairTracks(foo.Operator):
                 default=IdentityOptions().min_margin,
                 min=0.0,
             )
+        forms.add_problem(inputs, ctx.params)
         running.add_cost(inputs, ctx)
         return types.Property(inputs, view=types.PromptView(label="Audit and repair tracks"))
 
@@ -82,6 +83,7 @@ class RepairTracks(foo.Operator):
         """Name of a scheduled job in lists."""
         return f"Audit {ctx.params.get('from_field', '')!r}"
 
+    @base.told
     def execute(self, ctx: Any) -> Any:
         """Progress messages for the App; the summary, as a dict, for a scheduled job and for `__call__`."""
         from fiftyone_plugin import runner
@@ -169,7 +171,6 @@ def _options(ctx: Any, field: str) -> TrackingOptions:
 
 def _phrases(ctx: Any, field: str) -> dict[str, str]:
     """The classes of the tracks that would be checked: in lower case, and as they are written."""
-    from fiftyone_plugin.labels.ownership import labels_path
+    from fiftyone_plugin import labels
 
-    path = f"{labels_path(ctx.dataset, field)}.detections.label" if field else ""
-    return {name.lower(): name for name in ctx.target_view().distinct(path)} if path else {}
+    return {name.lower(): name for name in labels.classes_of(ctx.target_view(), field)} if field else {}

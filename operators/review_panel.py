@@ -45,6 +45,10 @@ class ReviewTracks(foo.Panel):
 
     # What FiftyOne calls
 
+    def execute(self, ctx: Any) -> Any:
+        """Handle an event and draw the panel anew, but not for inputs that only say what they were drawn with."""
+        return None if _is_echo(ctx) else super().execute(ctx)
+
     def on_load(self, ctx: Any) -> None:
         """The panel was opened."""
         self._show(ctx, _open(ctx))
@@ -58,31 +62,30 @@ class ReviewTracks(foo.Panel):
 
     def choose_field(self, ctx: Any) -> None:
         """Another label field."""
-        if _is_new(ctx, "field"):
-            self._show(ctx, _open(ctx, field=ctx.params.get("value"), item=None))
+        self._show(ctx, _open(ctx, field=ctx.params.get("value"), item=None))
 
     def choose_video(self, ctx: Any) -> None:
         """Another video (above the grid only)."""
-        if _is_new(ctx, "video"):
-            self._show(ctx, _open(ctx, video=ctx.params.get("value"), item=None))
+        self._show(ctx, _open(ctx, video=ctx.params.get("value"), item=None))
 
     def choose_shown(self, ctx: Any) -> None:
         """Doubts only, repairs only, or everything."""
-        if _is_new(ctx, "shown"):
-            self._show(ctx, _open(ctx, shown=ctx.params.get("value"), item=None))
+        self._show(ctx, _open(ctx, shown=ctx.params.get("value"), item=None))
 
     def choose_picture(self, ctx: Any) -> None:
         """Crops, film, or one frame."""
-        if _is_new(ctx, "picture"):
-            self._show(ctx, _open(ctx, picture=ctx.params.get("value")))
+        self._show(ctx, _open(ctx, picture=ctx.params.get("value")))
 
     def choose_frame(self, ctx: Any) -> None:
         """The frame that is shown whole."""
-        if _is_new(ctx, "frame") and ctx.params.get("value"):
+        if ctx.params.get("value"):
             self._show(ctx, _open(ctx).at_frame(int(ctx.params["value"])))
 
     def choose_hands(self, ctx: Any) -> None:
-        """The tracks or the frame that an edit is applied to: they lie in the state already, the buttons follow."""
+        """The tracks or the frame that an edit is applied to: the buttons follow, the picture stays."""
+        session = _open(ctx)
+        ctx.panel.state.set(_STATE, session.state())
+        self._shown = (ctx, session)
 
     def step(self, ctx: Any) -> None:
         """The next or previous item, or frame."""
@@ -224,10 +227,18 @@ class ReviewTracks(foo.Panel):
             _add_queue(panel, self, session)
 
 
-def _is_new(ctx: Any, name: str) -> bool:
-    """Whether an input says something else than what is shown: inputs speak up when they are drawn, too."""
-    remembered = ctx.panel.state.get(_STATE) or {}
-    return bool(ctx.params.get("value") != remembered.get(name))
+def _is_echo(ctx: Any) -> bool:
+    """Whether an event comes from an input that says what is shown: all of them speak up when they are drawn, too."""
+    event, of, name = str(ctx.params.get("__method__") or "").partition("choose_")
+    remembered = ctx.panel.state.get(_STATE)
+    if event or not of or not remembered:
+        return False
+    if name == "hands":
+        row, _, name = str(ctx.params.get("path") or "").partition(".")
+        if name == "anew" or row != remembered["hands_path"]:
+            return True  # no button says it; or an input of the item before
+        remembered = remembered["hands"]
+    return bool(ctx.params.get("value") == remembered.get(name))
 
 
 def _open(ctx: Any, **chosen: Any) -> Session:
@@ -288,6 +299,8 @@ def _add_item(panel: types.Object, on: ReviewTracks, session: Session) -> None:
     for value, text in session.choices_picture.items():
         tabs.add_choice(value, label=text)
     panel.enum("picture", tabs.values(), default=session.picture, view=tabs, on_change=on.choose_picture)
+    if not session.can_seek:
+        panel.md(words.CANNOT_SEEK, name="cannot_seek")
     if session.picture == "film":
         panel.define_property("film", types.Object(), view=types.MediaPlayerView())
         return

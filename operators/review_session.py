@@ -103,8 +103,12 @@ class Session:
 
     @property
     def hands_path(self) -> str:
-        """Where the inputs for `hands` lie: their own for every item, because inputs keep what was typed into them."""
-        return f"hands_{self.key.replace('/', '_') or 'none'}"
+        """Where the inputs for `hands` lie: their own for every item, because inputs keep what was typed into them.
+
+        They also keep what they were drawn with; so they are others once an edit has given the item other tracks.
+        """
+        ids = () if self.item is None else self.item.track_ids
+        return "_".join(["hands", self.key.replace("/", "_") or "none", *map(str, ids)])
 
     @property
     def can_seek(self) -> bool:
@@ -113,6 +117,7 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """What the browser remembers."""
+        hands = self.hands
         return {
             "field": self.field,
             "video": self.video,
@@ -120,6 +125,8 @@ class Session:
             "picture": self.picture,
             "item": self.key,
             "frame": self.frame,
+            "hands_path": self.hands_path,
+            "hands": {"track": str(hands.track or ""), "other": str(hands.other or ""), "frame": hands.frame},
         }
 
     def at_item(self, place: int) -> Session:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = [
+    "CANNOT_SEEK",
     "balance",
     "evidence",
     "frames_text",
@@ -22,6 +23,8 @@ __all__ = [
     "title",
     "verdict",
 ]
+
+CANNOT_SEEK = "The player under **Sample** cannot be moved to a frame of a video: **Film** plays this moment here."
 
 _KINDS = {
     "crossing": "Crossing",

@@ -60,10 +60,11 @@ def add_cost(inputs: types.Object, ctx: Any) -> None:
     about = "about " if estimate.count.is_estimate else ""
     basis = "as measured before on this dataset" if estimate.is_measured else "a rough guess, nothing measured yet"
     time_text = forms.duration(estimate.seconds)
+    videos = jobs.counted(estimate.count.targets, "video")
     inputs.view(
         "cost",
         types.Notice(
-            label=f"{estimate.count.targets} videos, {about}{estimate.count.frames} frames: perhaps {time_text}",
+            label=f"{videos}, {about}{estimate.count.frames} frames: perhaps {time_text}",
             description=f"{basis}, on this machine with these models",
         ),
     )
@@ -180,13 +181,23 @@ def _stream(ctx: Any, job: Job, field: str, report: Report | None) -> Iterator[A
 
     yield ctx.ops.set_progress(label="Loading models", progress=0)
     progress = runner.stream(job)
-    while True:
-        try:
-            now = next(progress)
-        except StopIteration as end:
-            summary = _finished(ctx, field, end.value)
-            break
-        yield ctx.ops.set_progress(label=now.line, progress=now.fraction)
+    try:
+        while True:
+            try:
+                now = next(progress)
+            except StopIteration as end:
+                summary = _finished(ctx, field, end.value)
+                break
+            yield ctx.ops.set_progress(label=now.line, progress=now.fraction)
+    except Exception as error:
+        # The App says nothing of an error that ends a generator: the bar would stand where it is, for ever.
+        text = str(error) if isinstance(error, InputError) else f"unexpected {type(error).__name__}: {error}"
+        yield ctx.ops.set_progress(label=f"Stopped: {text}", progress=0)
+        yield ctx.ops.notify(text, variant="error")
+        raise
+    if field and ctx.params.get("color_by_instance"):
+        # The App took the dataset's colours when it opened the dataset, and does not look again.
+        yield ctx.trigger("set_color_scheme", {"color_by": "instance"})
     yield ctx.ops.set_progress(label="Done", progress=1)
     for failure in summary.failure_lines():
         yield ctx.ops.notify(failure, variant="error")

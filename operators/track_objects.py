@@ -52,6 +52,7 @@ class TrackObjects(foo.Operator):
         if ctx.params.get("advanced"):
             _add_advanced(inputs, ctx.params)
         running.add_afterwards(inputs)
+        forms.add_problem(inputs, ctx.params)
         running.add_cost(inputs, ctx)
         return types.Property(inputs, view=types.PromptView(label="Track objects by name"))
 
@@ -63,6 +64,7 @@ class TrackObjects(foo.Operator):
         """Name of a scheduled job in lists."""
         return f"Track {ctx.params.get('prompt', '')!r}"
 
+    @base.told
     def execute(self, ctx: Any) -> Any:
         """Progress messages for the App; the summary, as a dict, for a scheduled job and for `__call__`."""
         return running.run(ctx, _job(ctx), field=forms.text_of(ctx.params, "field", "tracks"))

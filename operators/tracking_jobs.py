@@ -37,6 +37,7 @@ class TrackingStatus(foo.Operator):
         inputs.bool("all_datasets", label="Jobs of all datasets", default=False)
         return types.Property(inputs, view=types.PromptView(label="Tracking jobs", submit_button_label="Show"))
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Read the records of the jobs; no model and no video is touched."""
         name = None if ctx.params.get("all_datasets") else ctx.dataset.name
@@ -97,6 +98,7 @@ class CancelTracking(foo.Operator):
             inputs, view=types.PromptView(label="Cancel a tracking job", submit_button_label="Stop it")
         )
 
+    @base.told
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Set the flag that the job looks at before every frame."""
         job_id = forms.text_of(ctx.params, "job_id")

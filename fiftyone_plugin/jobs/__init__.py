@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from fiftyone_plugin.jobs.background import stream
 from fiftyone_plugin.jobs.job import Job
-from fiftyone_plugin.jobs.outcome import DatasetSummary, Finding, VideoOutcome
+from fiftyone_plugin.jobs.outcome import DatasetSummary, Finding, VideoOutcome, counted
 from fiftyone_plugin.jobs.progress import JobProgress, Pace, duration
 from fiftyone_plugin.jobs.records import (
     JobState,
@@ -37,6 +37,7 @@ __all__ = [
     "Pace",
     "VideoOutcome",
     "cancel",
+    "counted",
     "duration",
     "forget",
     "job_id_of",

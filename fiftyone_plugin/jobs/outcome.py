@@ -11,7 +11,7 @@ from typing import Any
 
 from fiftyone_plugin.durable import write_durably
 
-__all__ = ["DatasetSummary", "Finding", "VideoOutcome", "load_outcome", "save_outcome"]
+__all__ = ["DatasetSummary", "Finding", "VideoOutcome", "counted", "load_outcome", "save_outcome"]
 
 _COUNTED = ("frames", "tracks", "encounters", "repairs", "needs_review")
 _SHOWN_FAILURES = 20
@@ -97,8 +97,12 @@ class DatasetSummary:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line per video that failed."""
-        return tuple(f"{video.source}: {video.error}" for video in self.videos if video.error)
+        """One line per video that failed, which names it once."""
+        return tuple(
+            video.error if video.error.startswith(video.source) else f"{video.source}: {video.error}"
+            for video in self.videos
+            if video.error
+        )
 
     @property
     def is_failed(self) -> bool:
@@ -124,15 +128,20 @@ class DatasetSummary:
         found = self.as_dict()
         done = [v for v in self.videos if not v.error and not v.was_done]
         place = f"labels in {self.field!r}" if self.field else "nothing was written"
-        text = [
-            f"{_many(found['tracks'], 'track')} in {_many(found['frames'], 'frame')} of {_many(len(done), 'video')}, "
-            f"{found['seconds']:.1f} s",
-            f"{_many(found['repairs'], 'repair')}, {_many(found['needs_review'], 'encounter')} to look at, {place}",
-        ]
-        if skipped := sum(v.was_done for v in self.videos):
-            text.append(f"finished before, and left as it is: {_many(skipped, 'video')}")
+        skipped = sum(v.was_done for v in self.videos)
+        text = []
+        if done or not skipped:
+            doubts = counted(found["needs_review"], "encounter")
+            frames = f"{counted(found['frames'], 'frame')} of {counted(len(done), 'video')}"
+            text += [
+                f"{counted(found['tracks'], 'track')} in {frames}, {found['seconds']:.1f} s",
+                f"{counted(found['repairs'], 'repair')}, {doubts} to look at, {place}",
+            ]
+        if skipped:
+            text.append(f"finished before, and left as it is: {counted(skipped, 'video')}")
         if self.failures:
-            text.append(f"{len(self.failures)} of {len(self.videos)} videos failed; the same call tries them again")
+            of = f"{len(self.failures)} of {counted(len(self.videos), 'video')}"
+            text.append(f"{of} failed; the same call tries them again")
         if self.was_cancelled:
             text.append("stopped before the end; the same call goes on with the videos that are left")
         return text
@@ -144,7 +153,8 @@ class DatasetSummary:
         return [*self.failures[:_SHOWN_FAILURES], *more]
 
 
-def _many(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """``1 video``, ``2 videos``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 

@@ -4,8 +4,9 @@ Knows nothing of models. Importing this package imports FiftyOne, so the rest of
 dataset is at hand. FiftyOne's frame numbers are 1-based, our frame indices 0-based; the shift happens in here.
 
 `media` finds what can be tracked in a dataset, `conversion` turns tracks into detections and back, `events` says what
-happened to the tracks, `ownership` guards the labels of others, `storage` writes and reads. `edits` is what a person
-changes (`desk`, `refill`, `table`, `journal`, `lineage` and `undone` are its parts), `review` what they should look at.
+happened to the tracks, `ownership` guards the labels of others, `storage` writes and reads, `fingerprint` tells whether
+labels have changed. `edits` is what a person changes (`desk`, `refill`, `table`, `journal`, `lineage`, `undo_words` and
+`undone` are its parts), `review` what they should look at.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fiftyone_plugin.labels.edits import (
 from fiftyone_plugin.labels.evaluation import Evaluation, evaluate_field
 from fiftyone_plugin.labels.events import Event, as_plain, events_of, summary_of
 from fiftyone_plugin.labels.exchange import Exchanged, export_field, import_field
+from fiftyone_plugin.labels.fingerprint import fingerprint
 from fiftyone_plugin.labels.journal import history_note
 from fiftyone_plugin.labels.media import (
     FrameCount,
@@ -55,8 +57,10 @@ from fiftyone_plugin.labels.ownership import (
 from fiftyone_plugin.labels.prompts import has_prompts, object_prompts, prompt_fields
 from fiftyone_plugin.labels.review import ReviewItem, review_items, review_progress
 from fiftyone_plugin.labels.storage import (
+    classes_of,
     color_by_instance,
     read_constraints,
+    read_summaries,
     read_summary,
     read_tracks,
     write_tracks,
@@ -73,6 +77,7 @@ __all__ = [
     "ReviewItem",
     "accept",
     "as_plain",
+    "classes_of",
     "color_by_instance",
     "count_frames",
     "dataset_of",
@@ -84,6 +89,7 @@ __all__ = [
     "events_of",
     "export_field",
     "field_state",
+    "fingerprint",
     "has_prompts",
     "history",
     "history_note",
@@ -98,6 +104,7 @@ __all__ = [
     "open_target",
     "prompt_fields",
     "read_constraints",
+    "read_summaries",
     "read_summary",
     "read_tracks",
     "redo",

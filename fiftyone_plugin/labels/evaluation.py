@@ -15,7 +15,7 @@ from fiftyone_plugin import metrics
 from fiftyone_plugin.errors import FieldConflictError, InputError, OptionError
 from fiftyone_plugin.labels.events import as_plain
 from fiftyone_plugin.labels.media import dataset_of, describe, is_group, target_id, targets
-from fiftyone_plugin.labels.ownership import MARK
+from fiftyone_plugin.labels.ownership import MARK, make_sortable
 from fiftyone_plugin.labels.storage import read_tracks
 
 __all__ = ["EVALUATION_METHOD", "Evaluated", "Evaluation", "evaluate_field", "evaluation_field"]
@@ -23,6 +23,8 @@ __all__ = ["EVALUATION_METHOD", "Evaluated", "Evaluation", "evaluate_field", "ev
 EVALUATION_METHOD = "shepherd_evaluation"
 SCORES = {"HOTA": float, "AssA": float, "DetA": float, "IDF1": float, "MOTA": float, "IDSW": int, "Frag": int}
 """What every video is given, as percentages and counts."""
+SORTED = ("HOTA", "IDF1", "IDSW")
+"""Those that the App can sort by (`make_sortable`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def _store(dataset: Any, path: str, by_sample: dict[str, dict[str, float | int]]
     )
     for name, kind in SCORES.items():
         dataset.add_sample_field(f"{path}.{name}", fo.FloatField if kind is float else fo.IntField)
+    make_sortable(dataset, [f"{path}.{name}" for name in SORTED])
     values = {key: fo.DynamicEmbeddedDocument(**scores) for key, scores in by_sample.items()}
     dataset.set_values(path, values, key_field="id")
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fiftyone_plugin import __version__, exporters
-from fiftyone_plugin.errors import InputError, OptionError, TrackFileError
+from fiftyone_plugin.errors import InputError, OptionError, OutputError, TrackFileError
 from fiftyone_plugin.labels.media import dataset_of, describe, frame_size_px, is_group, open_target, target_id, targets
 from fiftyone_plugin.labels.ownership import require_writable
 from fiftyone_plugin.labels.storage import read_tracks, write_tracks
@@ -83,6 +83,10 @@ def export_field(
     names = file_names(collection, format)
     place = Path(folder).expanduser()
     exporters.check_writable(place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{place}: cannot be made ({error.strerror}): give another folder") from None
     outcomes = []
     for number, target in enumerate(targets(collection), start=1):
         if on_video is not None:
@@ -91,7 +95,6 @@ def export_field(
         try:
             tracks = read_tracks(target, field)
             if tracks:
-                place.mkdir(parents=True, exist_ok=True)
                 exporters.export_tracks(tracks, _info(target), path, format)
                 outcomes.append(Exchanged(describe(target), str(path), len(tracks)))
         except InputError as error:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
 
 import fiftyone as fo
+from pymongo.errors import PyMongoError
 
 from fiftyone_plugin.errors import FieldConflictError, OptionError
 from fiftyone_plugin.labels.events import as_plain
@@ -30,7 +32,9 @@ __all__ = [
     "field_state",
     "finish",
     "labels_path",
+    "load_summaries",
     "load_summary",
+    "make_sortable",
     "measured_seconds_per_frame",
     "require_writable",
     "save_summary",
@@ -40,6 +44,12 @@ __all__ = [
 METHOD = "shepherd"
 MARK = "shepherd_run"
 """Key in a field's `info` whose value is the run that made it."""
+
+RESERVED = frozenset(
+    {"id", "filepath", "tags", "metadata", "media_type", "group", "support", "created_at", "last_modified_at"}
+    | {"frames", "frame_number", "sample_id"}
+)
+"""Fields with a meaning of their own in FiftyOne, on samples or on frames; some are made only when they are needed."""
 
 DETECTION_ATTRIBUTES: Mapping[str, Any] = {
     "source": fo.StringField,
@@ -64,6 +74,10 @@ STATS: Mapping[str, Any] = {
     "reviewed": fo.IntField,
     "min_identity_confidence": fo.FloatField,
 }
+
+
+SORTED_STATS = ("needs_review", "repairs", "min_identity_confidence")
+"""Those that the App can sort by. Each takes an index, and a collection of MongoDB has at most 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +132,15 @@ def field_state(dataset: Any, field: str, *, run_key: str | None = None) -> Fiel
 
     Raises:
         OptionError: It cannot be the name of a field.
+        FieldConflictError: FiftyOne uses the name, or it holds something else of ours.
     """
     path = labels_path(dataset, field)
     name = path.removeprefix("frames.")
+    if name in RESERVED:
+        raise FieldConflictError(f"field {field!r}: is a name that FiftyOne uses itself; give another name")
+    beside = dataset.get_field(name) if path != name else None
+    if beside is not None and MARK in (beside.info or {}):
+        raise FieldConflictError(f"field {field!r}: holds events or numbers of other tracks; give another name")
     key = run_key or default_run_key(name)
     existing = [found for found in map(dataset.get_field, (path, events_field(name))) if found is not None]
     stats = dataset.get_field(stats_field(name))
@@ -188,6 +208,18 @@ def claim(dataset: Any, state: FieldState, target_id: str, settings: Mapping[str
     dataset.add_sample_field(stats, fo.EmbeddedDocumentField, embedded_doc_type=kind, description=about, **mark)
     for name, kind in STATS.items():
         dataset.add_sample_field(f"{stats}.{name}", kind)
+    if not state.is_ours:
+        make_sortable(dataset, [f"{stats}.{name}" for name in SORTED_STATS])
+
+
+def make_sortable(dataset: Any, paths: Iterable[str]) -> None:
+    """Index sample fields: the App offers to sort by those that have an index, and by no others.
+
+    Where the database has no room for more indexes, the fields can be filtered all the same.
+    """
+    with suppress(PyMongoError):
+        for path in paths:
+            dataset.create_index(path)
 
 
 def _register(dataset: Any, state: FieldState, target_id: str, settings: Mapping[str, Any]) -> None:
@@ -244,8 +276,15 @@ def measured_seconds_per_frame(dataset: Any, models: Mapping[str, str]) -> float
 
 def load_summary(dataset: Any, run_key: str, target_id: str) -> dict[str, Any] | None:
     """What a run keeps of one target, as `events.summary_of` made it; None where there is no such run or target."""
-    packed = _packed_summaries(dataset, run_key).get(target_id)
-    return None if packed is None else json.loads(zlib.decompress(base64.b64decode(packed)))
+    return next(load_summaries(dataset, run_key, [target_id]))
+
+
+def load_summaries(dataset: Any, run_key: str, target_ids: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+    """The same of many targets, one after another: the database has all of a run in one piece, which is read once."""
+    packed = _packed_summaries(dataset, run_key)
+    for target_id in target_ids:
+        found = packed.get(target_id)
+        yield None if found is None else json.loads(zlib.decompress(base64.b64decode(found)))
 
 
 def _packed_summaries(dataset: Any, run_key: str) -> dict[str, str]:

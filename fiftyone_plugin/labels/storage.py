@@ -26,12 +26,22 @@ from fiftyone_plugin.labels.ownership import (
     events_field,
     finish,
     labels_path,
+    load_summaries,
     load_summary,
     require_writable,
 )
 from fiftyone_plugin.types import Track, TrackingResult
 
-__all__ = ["color_by_instance", "read_constraints", "read_summary", "read_tracks", "write_events", "write_tracks"]
+__all__ = [
+    "classes_of",
+    "color_by_instance",
+    "read_constraints",
+    "read_summaries",
+    "read_summary",
+    "read_tracks",
+    "write_events",
+    "write_tracks",
+]
 
 CHUNK_FRAMES = 200
 """Frames written at once: bounds the memory that dense masks take, at no measurable cost in time."""
@@ -116,10 +126,26 @@ def read_tracks(target: Any, field: str) -> tuple[Track, ...]:
     return tracks_of(((index, labels) for index, labels in frames if labels), height_px=height_px, width_px=width_px)
 
 
+def classes_of(dataset_or_view: Any, field: str) -> tuple[str, ...]:
+    """The classes of the labels in a field, as they are written there; none where it holds no detections."""
+    dataset = dataset_or_view._dataset
+    path = labels_path(dataset, field)
+    if not _holds_detections(dataset.get_field(path)):
+        return ()
+    return tuple(dataset_or_view.distinct(f"{path}.detections.label"))
+
+
 def read_summary(target: Any, field: str, *, run_key: str | None = None) -> dict[str, Any] | None:
     """The summary that the field's run keeps of a target (see `summary_of`), or None."""
     key = run_key or default_run_key(field.removeprefix("frames."))
     return load_summary(dataset_of(target), key, target_id(target))
+
+
+def read_summaries(targets: Sequence[Any], field: str) -> Iterator[dict[str, Any] | None]:
+    """The summaries of several targets of one dataset, in their order; read in one go."""
+    if targets:
+        key = default_run_key(field.removeprefix("frames."))
+        yield from load_summaries(dataset_of(targets[0]), key, map(target_id, targets))
 
 
 def read_constraints(target: Any, field: str, target_key: str | None = None) -> tuple[Constraint, ...]:

@@ -77,7 +77,6 @@ def clip(browser: Any, labels: Any) -> Iterator[Any]:
     path = Path(shutil.copy(demo_video_path(), folder / "flock.mp4"))
     target = labels.video_target("meadow", path, info=open_source(path).info)
     dataset = labels.dataset_of(target)
-    labels.color_by_instance(dataset)
     yield dataset
     dataset.delete()
     shutil.rmtree(folder)

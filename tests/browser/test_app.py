@@ -30,6 +30,8 @@ def test_whole_way_from_prompt_to_edited_tracks(app: Any, clip: Any, labels: Any
     form.wait_for(state="hidden")
 
     # Track
+    coloured: list[str] = []
+    page.on("request", lambda r: coloured.append(r.url) if '"colorBy":"instance"' in (r.post_data or "") else None)
     form = app.start_operator("Track objects by name")
     form.get_by_role("textbox").first.fill(PROMPT)
     form.get_by_text("Looks for 2 classes").wait_for()
@@ -42,6 +44,7 @@ def test_whole_way_from_prompt_to_edited_tracks(app: Any, clip: Any, labels: Any
     page.get_by_text("tracks in 120 frames").first.wait_for(timeout=240_000)
     assert {line["phrase"] for line in _summary(labels, clip)["tracks"]} == {"sheep", "dog"}
     app.settle()
+    assert coloured  # every track has a colour of its own, at once
     app.shoot("track-done")
 
     # Look at it
@@ -89,6 +92,7 @@ def test_whole_way_from_prompt_to_edited_tracks(app: Any, clip: Any, labels: Any
     assert halves[track_id] | halves[new_id] == apart[track_id]
     assert min(halves[new_id]) == middle
     app.settle()
+    app.choose(TRACK, name)  # the item, and with it the choice, may have changed
     app.choose(OTHER, f"{_phrases(labels, clip)[new_id]} {new_id}")
     page.get_by_role("button", name=f"Merge {name} and").click()
     app.until(lambda: _frames_of(clip) == apart, "the halves to be merged in the database")

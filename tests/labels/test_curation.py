@@ -70,3 +70,25 @@ def test_stats_field_of_others_is_never_written_to(
     dataset.add_sample_field("tracks_stats", fo.FloatField)
     with pytest.raises(FieldConflictError, match=r"'tracks_stats'.* never overwritten"):
         labels.write_tracks(dataset.first(), "tracks", result)
+
+
+def test_stats_can_be_sorted_by_in_the_app(labels: ModuleType, tracked: Any) -> None:
+    """The App offers what has an index."""
+    wanted = {"tracks_stats.needs_review", "tracks_stats.repairs", "tracks_stats.min_identity_confidence"}
+    assert wanted <= set(tracked.list_indexes())
+
+
+def test_tracks_are_written_where_there_is_no_room_for_an_index(
+    fo: ModuleType, labels: ModuleType, dataset: Any, result: Any
+) -> None:
+    from pymongo.errors import OperationFailure
+
+    # MongoDB has room for 64.
+    for number in range(64):
+        dataset.add_sample_field(f"number{number}", fo.IntField)
+        try:
+            dataset.create_index(f"number{number}")
+        except OperationFailure:
+            break
+    labels.write_tracks(dataset.first(), "tracks", result)
+    assert dataset.first().tracks_stats.needs_review == 1

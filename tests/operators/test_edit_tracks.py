@@ -94,10 +94,14 @@ def test_call_frames_are_one_based(edit: Any, labels: ModuleType, sample: Any) -
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"action": "explode"}, "Invalid enum value"),
+        ({"action": "explode"}, "'explode': must be one of merge, split, swap"),
         ({"action": "merge", "track": 1}, "Path: other. Reason: Required property"),
-        ({"action": "delete", "track": 77}, "Invalid enum value"),
+        ({"action": "delete", "track": 77}, "Track 77: must be one of 1, 2, 3"),
         ({"action": "split", "track": 1, "frame": 1}, "can be split at frames 2 to 12"),
+        (
+            {"action": "swap", "track": 1, "other": 3, "frame": 9, "last_frame": 5},
+            "Frames 9 to 5: the last exchanged frame must not come before the first",
+        ),
     ],
 )
 def test_call_wrong_input_is_one_clear_line(edit: Any, sample: Any, call: dict[str, Any], message: str) -> None:

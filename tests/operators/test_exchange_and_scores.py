@@ -51,7 +51,7 @@ def test_import_of_one_file_into_one_video(operator: Any, labels: ModuleType, tr
     (path,) = operator("export_tracks")(one, "tracks", str(tmp_path)).result["files"]
     assert Path(path).name == "flock.txt"
     result = operator("import_tracks")(one, path, field="mot").result
-    assert result["message"] == "3 tracks of 1 videos read into 'mot'"
+    assert result["message"] == "3 tracks of 1 video read into 'mot'"
     assert labels.read_tracks(tracked.first(), "mot")[0].phrase
 
 
@@ -108,6 +108,7 @@ def test_evaluate_stores_scores_per_video_and_a_run(operator: Any, labels: Modul
     assert found["rows"][0]["video"] == "all together"
     tracked.reload()
     assert tracked.values("tracks_eval.IDSW") == [0, 2]
+    assert {"tracks_eval.HOTA", "tracks_eval.IDF1", "tracks_eval.IDSW"} <= set(tracked.list_indexes())
     assert tracked.match(tracked_field("tracks_eval.HOTA") < 99).values("id") == [tracked.last().id]
     results = tracked.load_run_results(found["run_key"], cache=False)
     assert results.total["IDSW"] == 2

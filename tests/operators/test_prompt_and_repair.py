@@ -217,7 +217,7 @@ def test_repair_form_goes_on_with_what_an_earlier_job_finished(repair_tracks: An
     repair_tracks(tracked, "tracks", dry_run=False)
     drawn = form(repair_tracks, dataset, {"from_field": "tracks", "dry_run": False})
     assert drawn.errors == {}
-    assert "1 videos are finished with these settings" in drawn.text("field_done")
+    assert "Finished with these settings, and left as it is: 1 video" in drawn.text("field_done")
     other = form(repair_tracks, dataset, {"from_field": "tracks", "dry_run": False, "min_margin": 3.0})
     assert "already holds tracks of 1 of these videos" in other.errors["field"]
 

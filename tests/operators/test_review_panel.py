@@ -66,6 +66,10 @@ class Panel:
             self.state = {**self.state, row: {**self.state.get(row, {}), name: value}}
         return self.send(method, value=value, path=path)
 
+    def hand(self, name: str, value: Any) -> Panel:
+        """What an edit is applied to: track, other, frame, anew."""
+        return self.choose("choose_hands", value, path=f"{self.state['review']['hands_path']}.{name}")
+
     @property
     def texts(self) -> str:
         return "\n".join(_texts(self.layout))
@@ -145,7 +149,7 @@ def test_accept_settles_the_doubt_in_the_database(panel: Panel, labels: ModuleTy
 
 def test_swap_exchanges_the_tracks_of_the_item(panel: Panel, labels: ModuleType, sample: Any) -> None:
     before = frames_of(labels, sample)
-    panel.choose("choose_hands", 6, path="hands_2_None.frame").send("swap")
+    panel.hand("frame", 6).send("swap")
     after = frames_of(labels, sample)
     # From frame 6 (0-based 5) on, each has the other's frames.
     assert after[1] == [f for f in before[1] if f < 5] + [f for f in before[2] if f >= 5]
@@ -158,10 +162,10 @@ def test_swap_exchanges_the_tracks_of_the_item(panel: Panel, labels: ModuleType,
 
 def test_split_and_merge_bring_back_the_same_frames(panel: Panel, labels: ModuleType, sample: Any) -> None:
     before = frames_of(labels, sample)
-    panel.choose("choose_hands", 5, path="hands_2_None.frame").send("split")
+    panel.hand("frame", 5).send("split")
     assert frames_of(labels, sample)[4] == [f for f in before[1] if f >= 4]
-    panel.choose("choose_hands", "1", path="hands_2_None.track")
-    panel.choose("choose_hands", "4", path="hands_2_None.other").send("merge")
+    panel.hand("track", "1")
+    panel.hand("other", "4").send("merge")
     assert panel.notes[-1] == ("success", "merged sheep 4 into sheep 1")
     assert frames_of(labels, sample) == before
 
@@ -211,8 +215,8 @@ def halves(foo: ModuleType, labels: ModuleType, dataset: Any, result: TrackingRe
     labels.write_tracks(dataset.first(), "tracks", made)
     labels.split(dataset.first(), "tracks", 2, 6)
     panel = Panel(foo, dataset, current_sample=dataset.first().id).send("on_load")
-    panel.choose("choose_hands", "2", path="hands_2_None.track")
-    return panel.choose("choose_hands", "4", path="hands_2_None.other")
+    panel.hand("track", "2")
+    return panel.hand("other", "4")
 
 
 def test_merge_across_a_gap_says_that_it_takes_a_while_and_then_does_it(
@@ -242,14 +246,14 @@ def test_merge_across_a_gap_says_that_it_takes_a_while_and_then_does_it(
 def test_merge_leaves_the_gap_where_a_person_said_so(
     halves: Panel, labels: ModuleType, dataset: Any, painter: Painter
 ) -> None:
-    halves.choose("choose_hands", False, path="hands_2_None.anew").send("merge")
+    halves.hand("anew", False).send("merge")
     assert halves.asked == []
     assert halves.notes[-1] == ("success", "merged sheep 4 into sheep 2")
     assert painter.asked == []
 
 
 def test_swap_in_an_encounter_chooses_masks_anew(halves: Panel, painter: Painter) -> None:
-    halves.choose("choose_hands", "1", path="hands_2_None.track")
+    halves.hand("track", "1")
     assert "Choose masks anew around it" in halves.texts
     halves.send("swap")
     ((method, _),) = halves.asked
@@ -279,7 +283,7 @@ def test_tracks_can_be_edited_where_nothing_needs_a_look(
     labels.write_tracks(dataset.first(), "tracks", replace(result, encounters=(), decisions=(), repairs=()))
     panel = Panel(foo, dataset, current_sample=dataset.first().id).send("on_load")
     assert "Nothing in this video needs you" in panel.texts
-    panel.choose("choose_hands", 5, path="hands_none.frame")
+    panel.hand("frame", 5)
     assert "Split sheep 1 at frame 5" in panel.texts
     panel.send("split")
     assert 4 in frames_of(labels, dataset.first())
@@ -426,6 +430,25 @@ def long_result(frames: int, count: int) -> TrackingResult:
         seconds=1.0,
         settings={"prompt": "sheep", "start": 0, "stop": None},
     )
+
+
+def test_inputs_that_say_what_they_were_drawn_with_draw_nothing(panel: Panel) -> None:
+    """The App sends such an event for every input of a panel, each time that it is drawn."""
+    shown = panel.state["review"]
+    for name, value in (("shown", "worth"), ("picture", "crops"), ("field", "tracks"), ("frame", shown["frame"])):
+        assert panel.choose(f"choose_{name}", value, path=name).triggered == [], name
+    for name, value in (*shown["hands"].items(), ("anew", True)):
+        assert panel.hand(name, value).triggered == [], name
+    # Of an item that is no longer looked at.
+    assert panel.choose("choose_hands", 3, path="hands_99_None.frame").triggered == []
+
+
+def test_buttons_follow_the_hands_there_and_back(panel: Panel) -> None:
+    shown = panel.state["review"]
+    frame = shown["hands"]["frame"]
+    assert f"from frame {frame}" in panel.texts
+    assert f"from frame {frame - 1}" in panel.hand("frame", frame - 1).texts
+    assert f"from frame {frame}" in panel.hand("frame", frame).texts
 
 
 @pytest.mark.slow

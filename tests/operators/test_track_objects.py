@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from fiftyone_plugin.errors import InputError
 
 pytestmark = pytest.mark.fiftyone
 
@@ -38,7 +41,11 @@ def test_form_still_empty_is_drawn_without_errors_but_the_prompt(form: Any, trac
         ({"prompt": " . , "}, "prompt", "names no class"),
         ({"models": "custom", "detector": "yolo"}, "detector", "'yolo': must be one of grounding-dino"),
         ({"models": "custom", "propagator": "sam2:huge"}, "propagator", "sam2:huge: must be one of bundled"),
-        ({"models": "best"}, "models", "Invalid enum value"),
+        ({"models": "best"}, "models", "'best': must be one of bundled, fast, accurate"),
+        ({"models": "custom", "embedder": "colour+hair"}, "embedder", "embedder 'hair': must be one of colour"),
+        ({"detector": "yolo"}, "models_wrong", "detector 'yolo': must be one of grounding-dino"),
+        ({"advanced": True, "device": "gpu"}, "problem", "device 'gpu': must be auto, cpu, cuda"),
+        ({"max_tracks": 0}, "problem", "max_tracks = 0: must be 1 or more"),
         ({"first_frame": 9, "last_frame": 3}, "last_frame", "frames 9 to 3"),
         ({"first_frame": 0}, "first_frame", "greater than 1"),
         ({"advanced": True, "box_threshold": 1.5}, "box_threshold", "less than 1"),
@@ -50,6 +57,7 @@ def test_form_still_empty_is_drawn_without_errors_but_the_prompt(form: Any, trac
             "count of 'cow': must be of one of the classes sheep",
         ),
         ({"field": "my tracks"}, "field", "letters, digits and underscores"),
+        ({"field": "metadata"}, "field", "field 'metadata': is a name that FiftyOne uses itself"),
     ],
 )
 def test_form_wrong_value_is_marked_where_it_stands(
@@ -118,7 +126,7 @@ def test_form_own_field_offers_to_overwrite_or_goes_on(
     track_objects(dataset.limit(1), "sheep")
     same = form(track_objects, dataset, {"prompt": "sheep"})
     assert same.errors == {}
-    assert "1 videos are finished" in same.text("field_done")
+    assert "left as it is: 1 video" in same.text("field_done")
     assert "as measured before" in same.text("cost")
     other = form(track_objects, dataset, {"prompt": "dog"})
     assert "already holds tracks of 1 of these videos" in other.errors["field"]
@@ -294,6 +302,40 @@ def test_execute_in_the_app_yields_live_progress(
     assert any("video 1 of 2, frame" in m["label"] for m in shown)
     assert messages[-2]["params"]["variant"] == "success"
     assert [len(labels.read_tracks(sample, "tracks")) for sample in dataset] == [3, 3]
+
+
+def test_execute_in_the_app_colours_what_is_open_already(track_objects: Any, dataset: Any, scripted: Any) -> None:
+    """The App takes the colours of a dataset when it opens it; so it must be told."""
+    params = {"prompt": "sheep", "color_by_instance": True}
+    messages = [m.to_json()["body"] for m in track_objects.execute(_context(dataset, params))]
+    (told,) = [m["params"] for m in messages if m["operator_uri"] == "set_color_scheme"]
+    assert told == {"color_by": "instance"}
+    dataset.reload()
+    assert dataset.app_config.color_scheme.color_by == "instance"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(InputError("no such weights"), "no such weights"), (OSError("gone"), "unexpected OSError: gone")],
+    ids=["ours", "a bug"],
+)
+def test_execute_in_the_app_error_is_said(
+    track_objects: Any, dataset: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
+    """The App drops errors of generators: nobody would learn why the bar stands still."""
+
+    def fail(options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("fiftyone_plugin.pipeline").Backends, "load", fail)
+    messages: list[Any] = []
+    with pytest.raises(type(error)):
+        messages.extend(track_objects.execute(_context(dataset, {"prompt": "sheep"})))
+    progress, note = (message.to_json()["body"] for message in messages[-2:])
+    assert progress["params"]["label"].startswith("Stopped: ")
+    assert note["operator_uri"] == "notify"
+    assert note["params"]["variant"] == "error"
+    assert note["params"]["message"].endswith(line)
 
 
 def test_execute_in_the_app_closed_tab_keeps_finished_videos(
