@@ -270,7 +270,7 @@ class Gallery:
     embeddings: FloatArray
     """float32 (M, D), unit length."""
     weights: FloatArray
-    """float32 (M,) in (0, 1]: how clean each view is."""
+    """float32 (M,) in [0, 1]: how clean each view is; 0 for one that is not to be used."""
     embedder_name: str
     part_sizes: tuple[int, ...] = ()
     """Sizes of the embeddings that each one is made of, summing to D; empty where it is one."""

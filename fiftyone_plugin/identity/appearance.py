@@ -59,8 +59,12 @@ class Views:
 
 
 def views_between(gallery: Gallery, start: int, stop: int, *, max_views: int = 12) -> Views:
-    """The cleanest views of ``[start, stop)``, spread over time: the best of each of `max_views` equal spans."""
-    inside = np.flatnonzero((gallery.frame_indices >= start) & (gallery.frame_indices < stop))
+    """The cleanest views of ``[start, stop)``, spread over time: the best of each of `max_views` equal spans.
+
+    Views of weight 0 are left out.
+    """
+    in_time = (gallery.frame_indices >= start) & (gallery.frame_indices < stop)
+    inside = np.flatnonzero(in_time & (gallery.weights > 0))
     if len(inside) > max_views:
         parts = np.array_split(inside, max_views)
         inside = np.array([part[np.argmax(gallery.weights[part])] for part in parts])
@@ -295,7 +299,7 @@ def calibrate(
                 doubled = is_same_object.get((id_a, id_b), ()) or is_same_object.get((id_b, id_a), ())
                 if phrase_a == phrase_b and not any(s < high and e > low for s, e in doubled):
                     different.append(mean_a - mean_b)
-    known = [g for g in galleries.values() if len(g)]
+    known = [g for g in galleries.values() if (g.weights > 0).any()]
     if not known or not means:
         return _fit([], [], [])
     sizes = known[0].part_sizes or (len(means[0]),)
@@ -307,7 +311,7 @@ def calibrate(
         np.concatenate([p.centre for p in parts]),
         block_diag(*(p.directions for p in parts)),
         np.concatenate([p.between for p in parts]),
-        usual_weight=float(np.median(np.concatenate([g.weights for g in known]))),
+        usual_weight=float(np.median(np.concatenate([g.weights[g.weights > 0] for g in known]))),
         parts=len(parts),
     )
 

@@ -122,13 +122,8 @@ def _borne_out(gallery: Gallery, support: Support | None) -> Gallery:
     looks = np.stack([np.maximum(after - 1, 0), np.minimum(after, len(support.frame_indices) - 1)])
     away = np.abs(support.frame_indices[looks] - gallery.frame_indices)
     nearest = np.where(away[0] < away[1], looks[0], looks[1])
-    kept = support.matched[nearest]
-    return replace(
-        gallery,
-        frame_indices=gallery.frame_indices[kept],
-        embeddings=gallery.embeddings[kept],
-        weights=gallery.weights[kept],
-    )
+    # Without the weight, not without the row: a copy of all embeddings would be the largest thing in memory.
+    return replace(gallery, weights=gallery.weights * support.matched[nearest].astype(np.float32))
 
 
 def _is_evident(t: Tracklet) -> bool:

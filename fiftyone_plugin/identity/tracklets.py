@@ -81,17 +81,17 @@ def find_changes(
         window: Views on each side that are compared.
         max_log_odds: Cut where the log-odds for one object fall below this (nats); only the lowest point is taken.
     """
-    count = len(gallery)
-    if count < 2 * window:
+    known = np.flatnonzero(gallery.weights > 0)
+    if len(known) < 2 * window:
         return []
-    views = Views(gallery.embeddings, gallery.weights, gallery.frame_indices)
+    views = Views(gallery.embeddings[known], gallery.weights[known], gallery.frame_indices[known])
     odds = np.clip(calibration.log_odds_along(views, window=window), -MAX_LOG_ODDS, MAX_LOG_ODDS)
     cuts: list[Cut] = []
     while True:
         i = int(np.argmin(odds))
         if odds[i] >= max_log_odds:
             return cuts
-        cuts.append(Cut(gallery.track_id, int(gallery.frame_indices[i]), CutKind.CHANGE, 1.0))
+        cuts.append(Cut(gallery.track_id, int(views.frames[i]), CutKind.CHANGE, 1.0))
         odds[max(0, i - window) : i + window + 1] = np.inf
 
 
@@ -143,8 +143,8 @@ def cut_tracks(
 
 def _explains(cuts: Sequence[Cut], change: Cut, gallery: Gallery) -> bool:
     """Whether a track is cut already where its looks changed, or where nothing was seen of it meanwhile."""
-    row = int(np.searchsorted(gallery.frame_indices, change.frame))
-    last_seen = int(gallery.frame_indices[max(row - 1, 0)])
+    seen = gallery.frame_indices[gallery.weights > 0]
+    last_seen = int(seen[max(int(np.searchsorted(seen, change.frame)) - 1, 0)])
     return any(
         c.kind is not CutKind.CHANGE and last_seen - _BLUR_FRAMES < c.frame <= change.frame + _BLUR_FRAMES for c in cuts
     )
