@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
-from fiftyone_plugin.errors import ModelUnavailableError
-from fiftyone_plugin.weights import HubModel, is_cached, locate
+from fiftyone_plugin.errors import ModelUnavailableError, OptionError
+from fiftyone_plugin.weights import HubModel, is_cached, locate, resolve_device
 
 MODEL = HubModel("somebody/something", "0123456789abcdef0123456789abcdef01234567", ("config.json", "model.safetensors"))
 
@@ -53,3 +53,10 @@ def test_locate_without_network_does_not_try_again_and_again(
     with pytest.raises(ModelUnavailableError):
         locate("tiny", bundled=None, hub={"tiny": MODEL}, used_by="test")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:first", "mps2", "", "cuda:999"])
+def test_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(OptionError, match=f"^device '{device}': ") as raised:
+        resolve_device(device)
+    assert "\n" not in str(raised.value)

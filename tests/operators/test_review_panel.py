@@ -445,6 +445,8 @@ def test_inputs_that_say_what_they_were_drawn_with_draw_nothing(panel: Panel) ->
 
 def test_buttons_follow_the_hands_there_and_back(panel: Panel) -> None:
     shown = panel.state["review"]
+    # An edit may give the item other tracks; what was chosen for those before it must not be applied to them.
+    assert shown["hands_path"] == "hands_2_None_1_2"
     frame = shown["hands"]["frame"]
     assert f"from frame {frame}" in panel.texts
     assert f"from frame {frame - 1}" in panel.hand("frame", frame - 1).texts
