@@ -27,7 +27,8 @@ from fiftyone_plugin.types import FloatArray, Gallery, IntArray, Track
 __all__ = ["MAX_LOG_ODDS", "Calibration", "Pooled", "Views", "calibrate", "pool", "temper", "views_between"]
 
 MAX_LOG_ODDS = 6.0
-"""Where evidence of looks (nats) stops counting in full: embedders can be wrong in ways the video does not show."""
+"""The most that one comparison says (nats), and where chains stop hearing looks in full (`temper`): embedders can be
+wrong in ways the video does not show."""
 _DIRECTIONS = 16
 """At most so many directions of each part of the embedding are looked at."""
 _DRIFT = 2.0
@@ -39,8 +40,8 @@ _MAX_PAIRS = 400
 _FULL_SET = 8
 """So many views average out what varies from view to view; fewer count as proportionally noisier."""
 _POOR = 50.0
-"""How fast views that are less clean than usual lose their say: one that is 0.1 below counts for a sixth. Measured on
-drawn flocks: a squared deviation of 1.9 at weights over 0.95, 2.6 from 0.9, 8.7 from 0.8, 15.9 below."""
+"""How fast views that are less clean than usual lose their say: one that is 0.1 below counts for a sixth. Set by hand,
+after a look at how far views of drawn flocks lie from their animal's mean at which weight."""
 
 
 @dataclass(frozen=True, slots=True)

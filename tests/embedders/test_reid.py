@@ -57,3 +57,11 @@ def test_make_with_other_weights_in_the_directory_refuses(tmp_path: Path) -> Non
 def test_make_with_an_empty_directory_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailableError, match=r"holds none of model\.safetensors"):
         make(str(tmp_path), "cpu")
+
+
+def test_mirrored_crop_has_the_same_embedding(picture: tuple[np.ndarray, np.ndarray]) -> None:
+    image, mask = picture
+    mirrored = Crop(np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(mask[:, ::-1]))
+    one, other = make(None, "cpu").embed([Crop(image, mask), mirrored])
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)

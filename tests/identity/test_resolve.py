@@ -13,9 +13,10 @@ from fiftyone_plugin import metrics, pipeline
 from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.exporters.mot import read_mot
 from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.identity.resolve import _borne_out
 from fiftyone_plugin.interfaces import FrameSource
 from fiftyone_plugin.synthetic import scenes
-from fiftyone_plugin.types import Gallery, Outcome, Track
+from fiftyone_plugin.types import Gallery, Outcome, Support, Track
 from fiftyone_plugin.video import open_source
 
 SHARED = Path(os.environ.get("SHEPHERD_EVALDATA", Path(__file__).parents[3] / "shared" / "evaldata"))
@@ -236,3 +237,11 @@ def test_ten_animals_over_minutes_are_settled_in_seconds(make_track: Any, make_g
     assert time.perf_counter() - began < 20
     assert len(result.encounters) > 80
     assert result.repairs == ()
+
+
+def test_views_at_whose_nearest_look_nothing_was_found_do_not_count(make_gallery: Any) -> None:
+    gallery = make_gallery(1, range(40), 1)
+    support = Support(1, np.array([5, 20, 35]), np.array([True, False, True]), ("sheep", "", "sheep"))
+    kept = np.flatnonzero(_borne_out(gallery, support).weights > 0)
+    assert kept.tolist() == [*range(13), *range(28, 40)]
+    assert _borne_out(gallery, None) is gallery
