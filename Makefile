@@ -3,7 +3,8 @@
 # make check   lint, format, types, layers, then the tests
 # make clean   remove what these made
 #
-# Variables: PYTHON=python3.12, VENV=/elsewhere, PYTEST_ARGS="-k video", TORCH="torch torchvision" for other versions.
+# Variables: PYTHON=python3.12, VENV=/elsewhere, PYTEST_ARGS="-k video", WORKERS=0 (no test processes beside pytest's own),
+# TORCH="torch torchvision" for other versions.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -19,6 +20,9 @@ TORCH ?= torch torchvision
 endif
 TESTED := fiftyone==1.22.1 transformers==5.23.0
 
+# Two cores halve the tests' time; every process has a database and an App of its own, so more than four gain little.
+WORKERS ?= auto
+
 .PHONY: help demo install test lint check clean
 .DELETE_ON_ERROR:
 
@@ -29,7 +33,7 @@ demo: install
 	@FIFTYONE_DATABASE_VALIDATION=false $(BIN)/shepherd demo
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
