@@ -155,7 +155,7 @@ def paste_mask(part: BoolArray, box_xyxy: FloatArray, *, height_px: int, width_p
 def crop(image_rgb: NDArray[np.uint8], mask: BoolArray, box_xyxy: FloatArray) -> Crop:
     """Cut one object out of a frame: image (H, W, 3), mask (H, W) and its box to a `Crop`, copied."""
     x0, y0, x1, y1 = _hull(box_xyxy, mask.shape[0], mask.shape[1])
-    return Crop(image_rgb[y0:y1, x0:x1].copy(), mask[y0:y1, x0:x1].copy())
+    return Crop(image_rgb[y0:y1, x0:x1].copy(), mask[y0:y1, x0:x1].copy(), left_px=x0, top_px=y0)
 
 
 def ellipse_mask(box_xyxy: FloatArray, *, height_px: int, width_px: int) -> BoolArray:

@@ -18,6 +18,7 @@ from fiftyone_plugin.types import Crop, FloatArray, Frame, FrameMasks, Seed, Vid
 __all__ = [
     "Detector",
     "Embedder",
+    "FeaturePool",
     "FeedableSession",
     "FrameSource",
     "PhraseBoxes",
@@ -180,6 +181,25 @@ class Propagator(Protocol):
 
     def open(self, *, height_px: int, width_px: int) -> PropagationSession:
         """Begin a walk through a video of this size; costs no forward pass."""
+        ...
+
+
+@runtime_checkable
+class FeaturePool(Protocol):
+    """Says what an image encoder makes of objects. Optional: a propagator that offers it shares its encoder.
+
+    The embedder ``sam2-features`` then needs no pass of its own over the frames that objects are carried to.
+    """
+
+    @property
+    def feature_size(self) -> int: ...
+
+    def pool(self, frame: Frame, crops: Sequence[Crop]) -> FloatArray:
+        """Average the features of a frame under the masks of crops of it: float32 (M, D), unit length.
+
+        The frame is encoded only where it has not been already: it is the one that the latest session is on, or the
+        one that was pooled last.
+        """
         ...
 
 

@@ -61,6 +61,9 @@ class BackendEntry:
     """``module:table`` of the hub models by variant; empty where nothing is downloaded."""
     takes_options: bool = False
     """Whether the factory takes `PropagationOptions` as its third argument."""
+    takes_propagator: bool = False
+    """Whether the factory takes the run's propagator, or its name, as its third argument. It then chooses the variant
+    where none is asked for."""
 
 
 BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
@@ -114,6 +117,14 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
             "DINOv2 features of the masked crop",
             "fiftyone_plugin.embedders.dinov2:HUB",
         ),
+        "sam2-features": BackendEntry(
+            "fiftyone_plugin.propagators.sam2_features:make",
+            ("bundled", "tiny", "small", "base-plus", "large"),
+            ("torch", "sam2"),
+            "SAM 2.1's own image features under the mask: needs no other network",
+            "fiftyone_plugin.propagators.sam2_model:HUB_MODELS",
+            takes_propagator=True,
+        ),
     },
 }
 
@@ -151,9 +162,16 @@ def make_propagator(spec: str, *, device: str = "auto", options: PropagationOpti
     return cast(Propagator, stride.StridedPropagator(made, stride=options.frame_stride))
 
 
-def make_embedder(spec: str, *, device: str = "auto") -> Embedder:
-    """Make an embedder, or several as one: ``colour+reid``; see `make_detector`."""
-    parts = [cast(Embedder, _make("embedders", part.strip(), device)) for part in spec.split("+")]
+def make_embedder(spec: str, *, device: str = "auto", propagator: Propagator | str | None = None) -> Embedder:
+    """Make an embedder, or several as one: ``colour+reid``; see `make_detector`.
+
+    Args:
+        spec: What to make.
+        device: Where it computes.
+        propagator: That of the run, or its ``NAME:VARIANT`` where none is made: an embedder may share its features, or
+            at least its weights.
+    """
+    parts = [cast(Embedder, _make("embedders", p.strip(), device, propagator=propagator)) for p in spec.split("+")]
     return parts[0] if len(parts) == 1 else CombinedEmbedder(parts)
 
 
@@ -210,7 +228,13 @@ def _hub_models(entry: BackendEntry) -> Mapping[str, HubModel]:
     return cast(Mapping[str, HubModel], getattr(importlib.import_module(module), name))
 
 
-def _make(kind: str, spec: str, device: str, options: PropagationOptions | None = None) -> Any:
+def _make(
+    kind: str,
+    spec: str,
+    device: str,
+    options: PropagationOptions | None = None,
+    propagator: Propagator | str | None = None,
+) -> Any:
     name, _, variant = spec.partition(":")
     entries = available(kind)
     if name not in entries:
@@ -229,5 +253,7 @@ def _make(kind: str, spec: str, device: str, options: PropagationOptions | None 
             raise DependencyError(f"{kind[:-1]} {name!r} needs the package {package!r}: {how}")
     module, function = entry.factory.split(":")
     factory = cast(Factory, getattr(importlib.import_module(module), function))
+    if entry.takes_propagator:
+        return factory(variant or None, device, propagator)
     chosen = variant or (entry.variants[0] if entry.variants else None)
     return factory(chosen, device, options) if takes_options else factory(chosen, device)

@@ -243,7 +243,7 @@ def _load(options: TrackingOptions) -> tuple[Propagator, Embedder]:
     with _lock:
         if key not in _loaded:
             propagator = registry.make_propagator(key[0], device=device, options=options.propagation)
-            made = propagator, registry.make_embedder(key[1], device=device)
+            made = propagator, registry.make_embedder(key[1], device=device, propagator=propagator)
             _loaded.clear()
             _loaded[key] = made
         return _loaded[key]

@@ -305,7 +305,9 @@ def prompt_dataset(
             models["propagator"] = registry.make_propagator(
                 options.models.propagator, device=options.device, options=options.propagation
             )
-            models["embedder"] = registry.make_embedder(options.models.embedder, device=options.device)
+            models["embedder"] = registry.make_embedder(
+                options.models.embedder, device=options.device, propagator=models["propagator"]
+            )
 
         def follow(target: Any, progress: OnProgress, was_asked: Remembered) -> VideoOutcome | None:
             key = labels.target_id(target)

@@ -198,6 +198,12 @@ class Crop:
     """uint8 (h, w, 3)."""
     mask: BoolArray
     """bool (h, w), True on the object."""
+    frame: Frame | None = None
+    """What it was cut out of, where that is at hand; an embedder may look at it, and keep the latest one at most."""
+    left_px: int = 0
+    """Column of `frame` in which the crop begins."""
+    top_px: int = 0
+    """Row of `frame` in which the crop begins."""
 
     def __post_init__(self) -> None:
         _require(

@@ -71,6 +71,7 @@ _HUB_TABLES = {
     "sam2": ("fiftyone_plugin.propagators.sam2_model", "HUB_MODELS"),
     "sam2-reference": ("fiftyone_plugin.propagators.sam2_model", "HUB_MODELS"),
     "dinov2": ("fiftyone_plugin.embedders.dinov2", "HUB"),
+    "sam2-features": ("fiftyone_plugin.propagators.sam2_model", "HUB_MODELS"),
 }
 """Where a backend lists its weights on the hub; imported only when one of them is chosen, since torch comes along."""
 

@@ -14,7 +14,7 @@ import pytest
 from fiftyone_plugin import registry
 from fiftyone_plugin.errors import BackendError, DependencyError
 from fiftyone_plugin.interfaces import Embedder
-from fiftyone_plugin.types import Crop, FloatArray
+from fiftyone_plugin.types import Crop, FloatArray, Frame
 
 CROP = Crop(np.full((8, 8, 3), (200, 40, 40), np.uint8), np.ones((8, 8), np.bool_))
 
@@ -82,6 +82,7 @@ def test_error_for_an_unknown_name_lists_backends_of_other_packages_too() -> Non
         (registry.make_detector, "grounding-dino:huge", r"grounding-dino:huge: must be one of bundled, tiny, base, or"),
         (registry.make_propagator, "sam2:huge", r"sam2:huge.*bundled, tiny, small, base-plus, large"),
         (registry.make_embedder, "colour:huge", r"huge.*absolute.*relative"),
+        (registry.make_embedder, "sam2-features:huge", r"sam2-features:huge.*bundled, tiny, small, base-plus, large"),
     ],
 )
 def test_unknown_name_or_variant_is_named_with_what_there_is(make: object, spec: str, message: str) -> None:
@@ -128,6 +129,22 @@ def test_overview_has_every_variant_of_every_backend_and_its_state() -> None:
     states = {row["name"]: row["state"] for row in rows}
     assert states["colour:absolute"] == "ready, needs no weights"
     assert re.fullmatch(r"(cached|to be downloaded): [\w.-]+/[\w.-]+", states["sam2:large"])
+
+
+class Propagator:
+    """One that shares its image features, and has nothing else."""
+
+    name = "other:tall"
+    feature_size = 2
+
+    def pool(self, frame: Frame, crops: Sequence[Crop]) -> FloatArray:
+        return np.array([[0.0, 1.0]] * len(crops), np.float32)
+
+
+def test_embedder_that_shares_is_given_the_propagator_also_beside_others() -> None:
+    both = registry.make_embedder("colour+sam2-features", device="cpu", propagator=Propagator())  # type: ignore[arg-type]
+    assert both.name == "colour+sam2-features:tall"
+    assert both.embed([CROP])[0, -2:] * np.sqrt(2) == pytest.approx([0, 1])
 
 
 def test_plus_combines_embedders_into_one() -> None:

@@ -127,7 +127,9 @@ def test_models_are_those_of_the_run_and_made_once(
     monkeypatch.setattr(
         registry, "make_propagator", lambda spec, *, device, options: made.append((spec, device, options))
     )
-    monkeypatch.setattr(registry, "make_embedder", lambda spec, *, device: made.append((spec, device)))
+    monkeypatch.setattr(
+        registry, "make_embedder", lambda spec, *, device, propagator: made.append((spec, device, propagator))
+    )
     monkeypatch.setattr(repropagate, "_loaded", {})
     options = TrackingOptions(
         models=ModelChoice(propagator="sam2:tiny", embedder="dinov2:small"),
@@ -138,7 +140,7 @@ def test_models_are_those_of_the_run_and_made_once(
     settings = {"prompt": "", **options.as_dict(), "propagation": {**options.as_dict()["propagation"], "gone": 1}}
     for _ in range(2):
         assert repropagate.ModelsOfRun(dataset.first(), settings).fill([], []) == ()
-    assert made == [("sam2:tiny", "cpu", PropagationOptions(memory_frames=3)), ("dinov2:small", "cpu")]
+    assert made == [("sam2:tiny", "cpu", PropagationOptions(memory_frames=3)), ("dinov2:small", "cpu", None)]
 
 
 def test_device_that_this_machine_has_not_is_replaced(repropagate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ class ViewTable:
                 "boxes": [[f, b.hex()] for f, b in boxes],
                 "embedder": embedder_name,
                 "layout": _LAYOUT,
-                "weights": store.weights_fingerprint(("reid",)),
+                "weights": store.weights_fingerprint(("reid", "sam2") if "sam2" in embedder_name else ("reid",)),
             }
         )
         path = cache / f"views-{name}-{key}.safetensors"

@@ -5,6 +5,8 @@ NumPy only, and the same for every embedder. Knows nothing of embeddings.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fiftyone_plugin.config import EvidenceOptions
@@ -18,8 +20,9 @@ MIN_WEIGHT = 1e-3
 
 
 def crop_objects(frame: Frame, masks: BoolArray, boxes_xyxy: FloatArray) -> list[Crop]:
-    """Cut objects out of a frame: bool (K, H, W) and float32 (K, 4) to K crops, copied."""
-    return [crop(frame.image_rgb, mask, box) for mask, box in zip(masks, boxes_xyxy, strict=True)]
+    """Cut objects out of a frame: bool (K, H, W) and float32 (K, 4) to K crops, copied; each knows the frame."""
+    cut = (crop(frame.image_rgb, mask, box) for mask, box in zip(masks, boxes_xyxy, strict=True))
+    return [replace(each, frame=frame) for each in cut]
 
 
 def is_clean(

@@ -71,7 +71,9 @@ def repair(
             f"the tracks reach frame {last} (0-based) but {info.source} has {info.frame_count} frames: "
             f"give the video that they were made on"
         )
-    model = embedder or registry.make_embedder(options.models.embedder, device=options.device)
+    model = embedder or registry.make_embedder(
+        options.models.embedder, device=options.device, propagator=options.models.propagator
+    )
     recorder = Recorder(model.name, part_sizes(model))
     look = _Look(tracks, recorder, model, options)
     keeper = Keeper(

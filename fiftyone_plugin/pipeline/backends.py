@@ -39,11 +39,12 @@ class Backends:
         key = (options.models, registry.resolve_device(options.device), options.propagation)
         with _lock:
             if key not in _loaded:
-                made = cls(
-                    registry.make_detector(options.models.detector, device=key[1]),
-                    registry.make_propagator(options.models.propagator, device=key[1], options=options.propagation),
-                    registry.make_embedder(options.models.embedder, device=key[1]),
+                detector = registry.make_detector(options.models.detector, device=key[1])
+                propagator = registry.make_propagator(
+                    options.models.propagator, device=key[1], options=options.propagation
                 )
+                embedder = registry.make_embedder(options.models.embedder, device=key[1], propagator=propagator)
+                made = cls(detector, propagator, embedder)
                 _loaded.clear()
                 _loaded[key] = made
             return _loaded[key]

@@ -85,7 +85,7 @@ def follow(
     propagator = propagator or registry.make_propagator(
         options.models.propagator, device=options.device, options=options.propagation
     )
-    embedder = embedder or registry.make_embedder(options.models.embedder, device=options.device)
+    embedder = embedder or registry.make_embedder(options.models.embedder, device=options.device, propagator=propagator)
     recorder = Recorder(embedder.name, part_sizes(embedder))
     for track_id, phrase in sorted({(p.seed.track_id, p.phrase) for p in prompts}):
         recorder.open(track_id, phrase)

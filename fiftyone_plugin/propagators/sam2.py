@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +35,14 @@ from fiftyone_plugin.propagators.cuda_graphs import GraphCache
 from fiftyone_plugin.propagators.memory_bank import BankShape, MemoryBank, upload
 from fiftyone_plugin.propagators.sam2_ahead import FramesAhead
 from fiftyone_plugin.propagators.sam2_attention import MemoryAttention, has_kernels
+from fiftyone_plugin.propagators.sam2_features import FramePooler
 from fiftyone_plugin.propagators.sam2_heads import ObjectHeads, Prediction
 from fiftyone_plugin.propagators.sam2_image import FrameFeatures, ImageEncoder
 from fiftyone_plugin.propagators.sam2_masks import enlarge_masks
 from fiftyone_plugin.propagators.sam2_model import best_dtype, check_switches, computing_in, load_model
 from fiftyone_plugin.propagators.sam2_step import TrackStep
 from fiftyone_plugin.propagators.walk import Walk
-from fiftyone_plugin.types import Frame, FrameMasks, IntArray, Seed
+from fiftyone_plugin.types import Crop, FloatArray, Frame, FrameMasks, IntArray, Seed
 from fiftyone_plugin.weights import resolve_device
 
 __all__ = ["Sam2Propagator", "Sam2Session", "make"]
@@ -103,6 +105,8 @@ class Sam2Propagator:
             self.attention = MemoryAttention(model, device=device, dtype=self.dtype, use_kernels=uses_kernels)
             self.heads = ObjectHeads(model, dtype=self.dtype)
             self.encoder = ImageEncoder(model, device=device, dtype=self.dtype, graphs=for_frames)
+        self._pooler = FramePooler(self.encoder, channels=model.hidden_dim)
+        self._latest: weakref.ref[Sam2Session] | None = None
         self.step = TrackStep(model, self.heads, self.attention, device=device, dtype=self.dtype, graphs=for_objects)
         recent = model.num_maskmem - 1
         self.bank_shape = BankShape(
@@ -132,6 +136,21 @@ class Sam2Propagator:
     def open(self, *, height_px: int, width_px: int) -> Sam2Session:
         """Begin a walk through a video of this size."""
         return Sam2Session(self, height_px=height_px, width_px=width_px)
+
+    @property
+    def feature_size(self) -> int:
+        """Length of what `pool` gives for an object."""
+        return self._pooler.feature_size
+
+    def pool(self, frame: Frame, crops: Sequence[Crop]) -> FloatArray:
+        """Average image features over objects; see `interfaces.FeaturePool`."""
+        session = None if self._latest is None else self._latest()
+        known = None if session is None else session.features_of(frame)
+        return self._pooler.pool(frame, crops, known=known)
+
+    def follow(self, session: Sam2Session) -> None:
+        """Remember which session went on last: the frame that it is on is the one that is asked about."""
+        self._latest = weakref.ref(session)
 
     def halve_batch(self, objects: int) -> None:
         """Carry fewer objects at once from now on, because so many did not fit the memory of the GPU."""
@@ -241,6 +260,7 @@ class Sam2Session:
             ValueError: The frame has another size than the session, or goes against the direction of the walk.
         """
         self._walk.advance(frame)
+        self._propagator.follow(self)
         self._features = None
         live = self.bank.track_ids
         begun, self._begun = self._begun, None
@@ -305,6 +325,13 @@ class Sam2Session:
         self._walk.check_live(track_ids, self.bank.track_ids)
         for track_id in track_ids:
             self.bank.drop(track_id)
+
+    def features_of(self, frame: Frame) -> FrameFeatures | None:
+        """Features of this very frame, if it is the current one: as they are, or encoded now and kept for seeds."""
+        if not self._walk.is_on(frame):
+            return None
+        with computing_in(self._propagator.device, self._propagator.dtype):
+            return self._current_features()
 
     def _current_features(self) -> FrameFeatures:
         if self._features is None:

@@ -29,17 +29,18 @@ class StridedPropagator:
     """
 
     def __init__(self, propagator: Propagator, *, stride: int) -> None:
-        self._propagator = propagator
+        self.propagator = propagator
+        """As it was given."""
         self._stride = stride
 
     @property
     def name(self) -> str:
         """That of the propagator, and the stride."""
-        return f"{self._propagator.name}/{self._stride}"
+        return f"{self.propagator.name}/{self._stride}"
 
     def open(self, *, height_px: int, width_px: int) -> StridedSession:
         """Begin a walk through a video of this size."""
-        return StridedSession(self._propagator.open(height_px=height_px, width_px=width_px), stride=self._stride)
+        return StridedSession(self.propagator.open(height_px=height_px, width_px=width_px), stride=self._stride)
 
 
 class StridedSession:

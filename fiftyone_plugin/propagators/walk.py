@@ -44,6 +44,10 @@ class Walk:
             raise ValueError("no frame yet: call advance first")
         return self._frame
 
+    def is_on(self, frame: Frame) -> bool:
+        """Whether this very frame is the current one."""
+        return self._frame is frame
+
     def advance(self, frame: Frame) -> None:
         """Make this the current frame.
 

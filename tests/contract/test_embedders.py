@@ -36,6 +36,7 @@ BACKENDS: dict[str, Callable[[Path], Embedder]] = {
     "colour-relative": lambda _: make_embedder("colour:relative", device="cpu"),
     "reid-bundled": lambda _: make_embedder("reid", device="cpu"),
     "dinov2-random": _dinov2_of_random_weights,
+    "sam2-features": lambda _: make_embedder("sam2-features", device="cpu"),
     "scripted": lambda _: ScriptedEmbedder(),
 }
 
@@ -86,6 +87,8 @@ def test_embed_does_not_depend_on_the_batch(embedder: Embedder, crops: list[Crop
 
 
 def test_embed_looks_at_the_object_only(embedder: Embedder, crops: list[Crop]) -> None:
+    """Of a crop alone: an embedder that is shown the frame, too, may see what lies around."""
+    crops = [Crop(crop.image_rgb, crop.mask) for crop in crops]
     elsewhere = [
         Crop(np.where(crop.mask[..., None], crop.image_rgb, np.uint8(255) - crop.image_rgb), crop.mask)
         for crop in crops

@@ -51,6 +51,7 @@ def test_manifest_version_is_that_of_the_package() -> None:
 
 def test_manifest_files_exist() -> None:
     assert (REPOSITORY / MANIFEST["py_entry"]).is_file()
+    assert (REPOSITORY / MANIFEST["js_bundle"]).is_file()
     assert (REPOSITORY / "operators/assets/shepherd.svg").is_file()
 
 
