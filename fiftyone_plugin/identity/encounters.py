@@ -1,4 +1,4 @@
-"""Where identities could have been exchanged: contacts, duplicates, gaps and jumps of propagated tracks.
+"""Where identities could have been exchanged: contacts, duplicates, gaps, dips and jumps of propagated tracks.
 
 Looks at boxes and frame indices, and at masks only to tell two objects behind each other from one object shown twice.
 What happened in an encounter is not decided here.
@@ -17,16 +17,36 @@ from fiftyone_plugin.geometry import box_areas, rle_iou
 from fiftyone_plugin.types import FloatArray, IntArray, Track
 
 __all__ = [
+    "MIN_GAP_FRAMES",
     "Contact",
     "Cut",
     "CutKind",
+    "Handover",
     "find_contacts",
+    "find_dips",
     "find_gaps",
     "find_jumps",
     "frames_to_mask",
     "intervals",
     "merge_cuts",
 ]
+
+
+MIN_GAP_FRAMES = 3
+"""A shorter absence is a flicker of the mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """From a frame on, one track goes on along the path of another one; found by `handovers.find_handovers`."""
+
+    frame: int
+    source: int
+    """Track whose path it was."""
+    target: int
+    """Track that goes on along it, and is there on this frame."""
+    log_odds: float
+    """How much better this fits than its own path (nats)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,8 @@ class Contact:
     """Largest box IoU, in [0, 1]."""
     duplicates: tuple[tuple[int, int], ...]
     """Ranges in which both tracks show the same object."""
+    handovers: tuple[Handover, ...] = ()
+    """By frame; two at one frame are an exchange."""
 
 
 class CutKind(StrEnum):
@@ -52,6 +74,8 @@ class CutKind(StrEnum):
     GAP = "gap"
     JUMP = "jump"
     CHANGE = "change"
+    DIP = "dip"
+    HANDOVER = "handover"
     SAID = "said"
     """A person said so."""
 
@@ -64,7 +88,8 @@ class Cut:
     frame: int
     kind: CutKind
     depth: float
-    """How risky the moment is, in [0, 1]: box IoU of a contact, or the share of its allowance that a gap used up."""
+    """How risky the moment is, in [0, 1]: box IoU of a contact, the share of its allowance that a gap used up, or how
+    far the score fell in a dip."""
 
 
 def intervals(frames: IntArray, *, max_gap: int) -> Iterator[tuple[int, int]]:
@@ -162,12 +187,35 @@ def _is_one_box(edges: Sequence[int], frames: IntArray, iou: FloatArray, start: 
     return any(start <= e < stop for e in edges) and bool(np.median(iou[inside]) >= min_iou)
 
 
-def find_gaps(track: Track, *, min_gap: int = 3, allowance: int = 30) -> Iterator[Cut]:
+def find_gaps(track: Track, *, min_gap: int = MIN_GAP_FRAMES, allowance: int = 30) -> Iterator[Cut]:
     """Cut a track where it is absent for `min_gap` frames or more; `allowance` frames make the cut fully risky."""
     missing = np.diff(track.frame_indices) - 1
     for i in np.flatnonzero(missing >= min_gap).tolist():
         depth = min(1.0, float(missing[i]) / allowance)
         yield Cut(track.track_id, int(track.frame_indices[i + 1]), CutKind.GAP, depth)
+
+
+def find_dips(
+    track: Track, *, max_score: float = 0.9, min_drop: float = 0.1, max_gap: int = 4, window: int = 8
+) -> Iterator[Cut]:
+    """Cut a track at the lowest point of every stretch in which its propagator doubted that the object is there.
+
+    Args:
+        track: One whose scores are a propagator's: those of other tools mean other things.
+        max_score: Scores below this are doubts, in [0, 1].
+        min_drop: How far the score must fall below those before and after, in [0, 1].
+        max_gap: Doubts no more than this many frames apart are one.
+        window: Rows on each side that the doubt is compared with; without any, there is nothing to part.
+    """
+    for start, stop in intervals(track.frame_indices[track.scores < max_score], max_gap=max_gap):
+        first, last = (int(r) for r in np.searchsorted(track.frame_indices, [start, stop]))
+        before, after = track.scores[max(0, first - window) : first], track.scores[last : last + window]
+        if not len(before) or not len(after):
+            continue
+        row = first + int(np.argmin(track.scores[first:last]))
+        drop = float(min(np.median(before), np.median(after)) - track.scores[row])
+        if drop >= min_drop:
+            yield Cut(track.track_id, int(track.frame_indices[row]), CutKind.DIP, min(1.0, 2 * drop))
 
 
 def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0, window: int = 4) -> Iterator[Cut]:
@@ -197,18 +245,24 @@ def find_jumps(track: Track, *, max_step: float = 0.6, max_growth: float = 2.0, 
 
 
 def merge_cuts(cuts: Iterable[Cut], *, min_frames: int = 3) -> list[Cut]:
-    """Of cuts of one track closer than `min_frames`, keep the riskiest, and every one that a person made."""
+    """Of cuts of one track closer than `min_frames`, keep the riskiest, and every one that a person made.
+
+    A handover is known to the frame, so it goes before what is only near it.
+    """
     kept: list[Cut] = []
     for cut in sorted(cuts, key=lambda c: (c.track_id, c.frame)):
         if kept and kept[-1].track_id == cut.track_id and cut.frame - kept[-1].frame < min_frames:
             both_said = cut.kind is kept[-1].kind is CutKind.SAID and cut.frame > kept[-1].frame
             if not both_said:
-                is_stronger = cut.kind is CutKind.SAID or cut.depth > kept[-1].depth
-                if is_stronger and kept[-1].kind is not CutKind.SAID:
+                if _strength(cut) > _strength(kept[-1]):
                     kept[-1] = cut
                 continue
         kept.append(cut)
     return kept
+
+
+def _strength(cut: Cut) -> tuple[int, float]:
+    return {CutKind.SAID: 2, CutKind.HANDOVER: 1}.get(cut.kind, 0), cut.depth
 
 
 def frames_to_mask(frames: IntArray, ranges: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:

@@ -9,16 +9,17 @@ forget whom it carries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from fiftyone_plugin.identity.appearance import Calibration
+from fiftyone_plugin.identity.appearance import Calibration, temper
 from fiftyone_plugin.identity.chains import Chains
 from fiftyone_plugin.identity.encounters import Contact, CutKind
+from fiftyone_plugin.identity.meetings import JointAbsence
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import IntArray
 
@@ -45,10 +46,12 @@ class LinkOptions:
     keep_at_duplicate: float = 0.0
     keep_at_gap: float = 2.0
     """... through a short absence; falls to 0 for a long one."""
+    keep_at_dip: float = 2.0
+    """... through a moment of doubt; falls to 0 for a deep one."""
     keep_at_jump: float = 0.5
     keep_at_change: float = 0.5
     encounter: float = -0.5
-    """Another track of the same encounter took the object over."""
+    """Another track of the same encounter, or one that was away at the same time, took the object over."""
     resuming: float = -3.0
     """A track left its object for another one, and took it up again later."""
     resuming_elsewhere: float = -0.5
@@ -102,6 +105,7 @@ def solve_links(
     contacts: Sequence[Contact],
     calibration: Calibration,
     *,
+    absences: Sequence[JointAbsence] = (),
     forbidden: frozenset[tuple[int, int]] = frozenset(),
     forced: frozenset[tuple[int, int]] = frozenset(),
     bonuses: Mapping[str, float] | None = None,
@@ -114,20 +118,22 @@ def solve_links(
         nodes: Indices of those that take part: no copies, nothing that sits on no object.
         contacts: Contacts of the tracks they are parts of.
         calibration: Similarity to log-odds, for this video.
+        absences: When two of these tracks were away at once.
         forbidden: Links that must not be made (they were too weak, or a person said no).
         forced: Links that must be made, because a person said so.
         bonuses: By phrase, log-odds added to every link: how a known number of objects is met.
         options: Priors.
     """
     options = options or LinkOptions()
-    priors = _candidate_priors(tracklets, nodes, contacts, calibration, options)
+    priors = _candidate_priors(tracklets, nodes, contacts, absences, calibration, options)
     for pair, (prior, is_keep) in list(priors.items()):
         priors[pair] = (prior + (bonuses or {}).get(tracklets[pair[1]].phrase, 0.0), is_keep)
     for pair in forbidden:
         priors.pop(pair, None)
     priors |= {pair: (_SAID, priors.get(pair, (0.0, False))[1]) for pair in forced}
     place = {node: k for k, node in enumerate(nodes)}
-    values = {pair: _value(tracklets, pair, *prior, options) for pair, prior in priors.items()}
+    told = _told_by_handovers(tracklets, nodes, contacts, priors)
+    values = {pair: _value(tracklets, pair, *prior, told.get(pair), options) for pair, prior in priors.items()}
     views = calibration.pooled([tracklets[n].views for n in nodes])
     table = {(place[i], place[j]): link.total for (i, j), link in values.items()}
     pairs = np.array(list(table), np.int64).reshape(-1, 2)
@@ -147,6 +153,7 @@ def _candidate_priors(
     tracklets: Sequence[Tracklet],
     nodes: Sequence[int],
     contacts: Sequence[Contact],
+    absences: Sequence[JointAbsence],
     calibration: Calibration,
     options: LinkOptions,
 ) -> dict[tuple[int, int], tuple[float, bool]]:
@@ -183,6 +190,16 @@ def _candidate_priors(
                 if i != j and (i, j) not in priors and _fits(tracklets[i], tracklets[j], options):
                     own = tracklets[i].track_id == tracklets[j].track_id
                     priors[i, j] = (options.resuming if own else options.encounter, False)
+    last = {(tracklets[i].track_id, tracklets[i].stop): i for i in nodes}
+    first = {(tracklets[j].track_id, tracklets[j].start): j for j in nodes}
+    for away in absences:
+        for a, b in ((0, 1), (1, 0)):
+            tail = last.get((away.track_ids[a], away.starts[a]))
+            head = first.get((away.track_ids[b], away.stops[b]))
+            if tail is None or head is None or (tail, head) in priors:
+                continue
+            if _fits(tracklets[tail], tracklets[head], options):
+                priors[tail, head] = (options.encounter, False)
     for i, j in _alike(tracklets, nodes, calibration, options):
         if (i, j) not in priors:
             own = tracklets[i].track_id == tracklets[j].track_id
@@ -226,6 +243,8 @@ def _keep_prior(t: Tracklet, options: LinkOptions) -> float:
         CutKind.CONTACT: options.keep_at_contact - options.contact_depth * t.cut.depth,
         CutKind.DUPLICATE: options.keep_at_duplicate,
         CutKind.GAP: options.keep_at_gap * (1 - t.cut.depth),
+        CutKind.DIP: options.keep_at_dip * (1 - t.cut.depth),
+        CutKind.HANDOVER: options.keep_at_contact - options.contact_depth * t.cut.depth,
         CutKind.JUMP: options.keep_at_jump,
         CutKind.CHANGE: options.keep_at_change,
         CutKind.SAID: options.keep_at_change,
@@ -270,12 +289,48 @@ def _fits(a: Tracklet, b: Tracklet, options: LinkOptions) -> bool:
     return (a.phrase == b.phrase or doubtful) and _in_order(a, b, options)
 
 
+def _told_by_handovers(
+    tracklets: Sequence[Tracklet],
+    nodes: Sequence[int],
+    contacts: Sequence[Contact],
+    pairs: Container[tuple[int, int]],
+) -> dict[tuple[int, int], float]:
+    """Log-odds (nats) of motion for links at handovers: half speaks for the other track, half against the own one.
+
+    Both are tempered: what a box does between two frames can have other reasons. Where the link to the other track
+    cannot be made, nothing speaks against the own one: an abstention leaves everything as it was.
+    """
+    by_track: dict[int, list[Tracklet]] = {}
+    for t in sorted((tracklets[n] for n in nodes), key=lambda t: t.start):
+        by_track.setdefault(t.track_id, []).append(t)
+    told: dict[tuple[int, int], float] = {}
+    for handover in (h for contact in contacts for h in contact.handovers):
+        later = [t for t in by_track.get(handover.target, []) if t.start == handover.frame]
+        other, own = (
+            [t.index for t in by_track.get(i, []) if t.stop <= handover.frame]
+            for i in (handover.source, handover.target)
+        )
+        is_cut = bool(later) and later[0].cut is not None and later[0].cut.kind is CutKind.HANDOVER
+        if not is_cut or not other or (other[-1], later[0].index) not in pairs:
+            continue
+        value = float(temper(np.array(handover.log_odds / 2)))
+        told[other[-1], later[0].index] = value
+        if own:
+            told[own[-1], later[0].index] = -value
+    return told
+
+
 def _value(
-    tracklets: Sequence[Tracklet], pair: tuple[int, int], prior: float, is_keep: bool, options: LinkOptions
+    tracklets: Sequence[Tracklet],
+    pair: tuple[int, int],
+    prior: float,
+    is_keep: bool,
+    told: float | None,
+    options: LinkOptions,
 ) -> Link:
-    """What speaks for a link besides looks."""
+    """What speaks for a link besides looks; `told` is what a handover says of motion."""
     a, b = tracklets[pair[0]], tracklets[pair[1]]
-    motion = motion_log_odds(a, b, options)
+    motion = motion_log_odds(a, b, options) if told is None else told
     total = prior + motion
     if a.phrase != b.phrase:
         total -= options.phrase_doubt + options.phrase_vote * min(a.matches, b.matches)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fiftyone_plugin.identity.encounters import Contact, CutKind
 from fiftyone_plugin.identity.links import Link, Links
+from fiftyone_plugin.identity.meetings import JointAbsence
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import Decision, Encounter, EncounterKind, Outcome, Repair, RepairKind
 
@@ -36,6 +37,7 @@ def propose(
     links: Links,
     abstained: Mapping[tuple[int, int], tuple[Link, float]],
     contacts: Sequence[Contact],
+    absences: Sequence[JointAbsence],
     unfounded: set[int],
     *,
     min_margin: float,
@@ -47,10 +49,11 @@ def propose(
         links: Who continues whom.
         abstained: Links that were not made because their margin was too small, with it.
         contacts: Of the tracks.
+        absences: When two of them were away at once.
         unfounded: Indices of tracklets to take out.
         min_margin: Below it a decision is an abstention.
     """
-    writer = _Writer(tracklets, links, contacts, unfounded, min_margin)
+    writer = _Writer(tracklets, links, contacts, absences, unfounded, min_margin)
     doubts = {j: (link, margin) for (_, j), (link, margin) in abstained.items()}
     for t in sorted(tracklets, key=lambda t: (t.start, t.track_id)):
         writer.visit(t, doubts.get(t.index))
@@ -82,12 +85,14 @@ class _Writer:
         tracklets: Sequence[Tracklet],
         links: Links,
         contacts: Sequence[Contact],
+        absences: Sequence[JointAbsence],
         unfounded: set[int],
         min_margin: float,
     ) -> None:
         self._tracklets = tracklets
         self._links = links
         self._contacts = contacts
+        self._absences = absences
         self._unfounded = unfounded
         self._min_margin = min_margin
         self._successor = links.successor
@@ -233,10 +238,14 @@ class _Writer:
             self.decisions[e.encounter_id] = decision
 
     def _encounter(self, t: Tracklet, *, others: tuple[int, ...] = (), since: int | None = None) -> Encounter:
-        """The contact a tracklet begins in; else a return, or an occlusion of its own."""
+        """The contact or the joint absence a tracklet begins after; else a return, or an occlusion of its own."""
         contact = self._contact_at(t)
+        absence = self._absence_before(t, others)
         if contact is not None and set(others) <= set(contact.track_ids):
             kind, start, stop, ids = EncounterKind.CROSSING, contact.start, contact.stop, set(contact.track_ids)
+        elif absence is not None:
+            kind, ids = EncounterKind.RETURN, set(absence.track_ids)
+            start, stop = min(absence.starts) - 1, max(absence.stops) + 1
         else:
             is_new = since is not None or t.cut is None or t.cut.kind is CutKind.GAP
             kind = EncounterKind.RETURN if is_new else EncounterKind.OCCLUSION
@@ -254,6 +263,17 @@ class _Writer:
             if t.track_id in c.track_ids and c.start - _REACH_FRAMES <= t.start <= c.stop + _REACH_FRAMES
         ]
         return max(near, key=lambda c: c.max_iou, default=None)
+
+    def _absence_before(self, t: Tracklet, others: tuple[int, ...]) -> JointAbsence | None:
+        """The joint absence that a tracklet came back from, with those others; of several, the longest."""
+        near = [
+            a
+            for a in self._absences
+            if t.track_id in a.track_ids
+            and a.stops[a.track_ids.index(t.track_id)] == t.start
+            and set(others) <= set(a.track_ids)
+        ]
+        return max(near, key=lambda a: max(a.stops) - min(a.starts), default=None)
 
     def _partner(self, t: Tracklet, before: int) -> Tracklet | None:
         """The tracklet that took this one's place, if two tracks exchanged their futures at one moment."""

@@ -15,8 +15,10 @@ from fiftyone_plugin.identity.appearance import Calibration, calibrate
 from fiftyone_plugin.identity.camera import CameraPath, steady
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.identity.counts import Doubts, solve_counted
-from fiftyone_plugin.identity.encounters import Contact, find_contacts
+from fiftyone_plugin.identity.encounters import Contact, CutKind, find_contacts
+from fiftyone_plugin.identity.handovers import find_handovers
 from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, solve_links
+from fiftyone_plugin.identity.meetings import JointAbsence, find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import confidences, propose
 from fiftyone_plugin.identity.requirements import Requirements, requirements_of
@@ -82,14 +84,20 @@ def resolve(
     supports = supports or {}
     link_options = link_options or (LinkOptions() if supports else AUDIT)
     galleries = {track_id: _borne_out(g, supports.get(track_id)) for track_id, g in galleries.items()}
+    still = steady(tracks, camera)
     contacts = find_contacts(tracks)
+    contacts = sorted([*contacts, *find_approaches(still, contacts)], key=lambda c: (c.start, c.track_ids))
+    if not supports:
+        # Measured: the boxes of our carriers leap where masks run over, and what looks like a handover seldom is one.
+        contacts = find_handovers(still, contacts)
+    absences = find_joint_absences(tracks)
     doubled: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
     for contact in contacts:
         doubled[contact.track_ids] = doubled.get(contact.track_ids, ()) + contact.duplicates
     calibration = calibrate(tracks, galleries, is_same_object=doubled)
     rules = requirements_of(constraints, tracks)
     changes = [cut for g in galleries.values() for cut in find_changes(g, calibration)]
-    tracklets = cut_tracks(steady(tracks, camera), galleries, contacts, supports, changes=changes, said=rules.cuts)
+    tracklets = cut_tracks(still, galleries, contacts, supports, changes=changes, said=rules.cuts)
     unwanted, vouched_for = rules.unwanted(tracklets), rules.vouched_for(tracklets)
     unfounded = (_unfounded(tracklets, calibration) - vouched_for) | unwanted
     nodes = [
@@ -99,7 +107,9 @@ def resolve(
     ]
 
     def solve(bonuses: Mapping[str, float]) -> tuple[Links, Doubts]:
-        return _solve_until_firm(tracklets, nodes, contacts, calibration, options, link_options, rules, bonuses)
+        return _solve_until_firm(
+            tracklets, nodes, contacts, absences, calibration, options, link_options, rules, bonuses
+        )
 
     links, abstained = solve_counted(solve, tracklets, nodes, options.counts)
     unfounded |= settle_orphans(
@@ -110,7 +120,7 @@ def resolve(
         calibration,
         vouched_for=vouched_for,
     )
-    found = propose(tracklets, links, abstained, contacts, unfounded, min_margin=options.min_margin)
+    found = propose(tracklets, links, abstained, contacts, absences, unfounded, min_margin=options.min_margin)
     return Resolution(found.encounters, found.decisions, found.repairs, confidences(tracklets, links), calibration)
 
 
@@ -132,6 +142,8 @@ def _is_evident(t: Tracklet) -> bool:
         return True
     if t.looks >= 2 and t.matches == 0:
         return False
+    if t.cut.kind is CutKind.HANDOVER:
+        return True
     return len(t.views) >= 2 or t.matches > 0 or (t.looks == 0 and t.stop - t.start >= 12)
 
 
@@ -167,6 +179,7 @@ def _solve_until_firm(
     tracklets: Sequence[Tracklet],
     nodes: Sequence[int],
     contacts: Sequence[Contact],
+    absences: Sequence[JointAbsence],
     calibration: Calibration,
     options: IdentityOptions,
     link_options: LinkOptions | None,
@@ -189,6 +202,7 @@ def _solve_until_firm(
             nodes,
             contacts,
             calibration,
+            absences=absences,
             forbidden=frozenset(forbidden),
             forced=forced,
             bonuses=bonuses,

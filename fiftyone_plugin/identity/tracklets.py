@@ -18,6 +18,7 @@ from fiftyone_plugin.identity.encounters import (
     Contact,
     Cut,
     CutKind,
+    find_dips,
     find_gaps,
     find_jumps,
     frames_to_mask,
@@ -104,12 +105,16 @@ def cut_tracks(
     changes: Sequence[Cut] = (),
     said: Sequence[Cut] = (),
 ) -> list[Tracklet]:
-    """Cut every track at its contacts, duplicates, gaps, jumps and changes of looks, and where a person said so.
+    """Cut every track at contacts, handovers, duplicates, gaps, dips, jumps and changes, and where a person said so.
 
     Returns:
         Tracklets by track, then time; `Tracklet.index` is the position in the list.
     """
     cuts: dict[int, list[Cut]] = {t.track_id: [*find_gaps(t), *find_jumps(t)] for t in tracks}
+    for track in tracks:
+        # A score is a propagator's where a detector looked; that of another tool's track can mean anything.
+        if track.track_id in supports:
+            cuts[track.track_id] += find_dips(track)
     touching: dict[int, list[tuple[int, int]]] = {t.track_id: [] for t in tracks}
     for contact in contacts:
         for track_id in contact.track_ids:
@@ -122,6 +127,8 @@ def cut_tracks(
                     ]
             else:
                 cuts[track_id].append(Cut(track_id, contact.deepest, CutKind.CONTACT, contact.max_iou))
+        for handover in contact.handovers:
+            cuts[handover.target].append(Cut(handover.target, handover.frame, CutKind.HANDOVER, contact.max_iou))
     for cut in changes:
         if not _explains(cuts[cut.track_id], cut, galleries[cut.track_id]):
             cuts[cut.track_id].append(cut)

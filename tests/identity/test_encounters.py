@@ -14,6 +14,7 @@ from fiftyone_plugin.identity.encounters import (
     Cut,
     CutKind,
     find_contacts,
+    find_dips,
     find_gaps,
     find_jumps,
     frames_to_mask,
@@ -152,6 +153,42 @@ def test_leap_across_a_gap_is_left_to_the_gap(make_track: Any) -> None:
     boxes[10:] += 60
     frames = [*range(10), *range(30, 40)]
     assert list(find_jumps(make_track(1, frames, boxes=boxes))) == []
+
+
+def doubted(make_track: Any, scores: dict[int, float]) -> Any:
+    track = make_track(1, range(40))
+    values = np.full(40, 0.99, np.float32)
+    values[list(scores)] = list(scores.values())
+    return replace(track, scores=values)
+
+
+def test_dip_is_cut_at_its_lowest_point_and_riskier_the_deeper_it_is(make_track: Any) -> None:
+    (shallow,) = find_dips(doubted(make_track, {18: 0.89, 19: 0.84, 20: 0.88}))
+    (deep,) = find_dips(doubted(make_track, {18: 0.7, 19: 0.52, 21: 0.6}))
+    assert (shallow.frame, shallow.kind) == (deep.frame, deep.kind) == (19, CutKind.DIP)
+    assert shallow.depth == pytest.approx(2 * 0.15, abs=1e-5)
+    assert deep.depth == pytest.approx(2 * 0.47, abs=1e-5)
+
+
+def test_dips_apart_are_two(make_track: Any) -> None:
+    assert [c.frame for c in find_dips(doubted(make_track, {10: 0.6, 30: 0.7}))] == [10, 30]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [{}, {20: 0.95}, {0: 0.5, 1: 0.5}, {39: 0.5}, dict.fromkeys(range(40), 0.6)],
+    ids=["sure", "hardly", "beginning", "end", "never-sure"],
+)
+def test_no_dip_where_there_is_no_clear_before_and_after(make_track: Any, scores: dict[int, float]) -> None:
+    assert list(find_dips(doubted(make_track, scores))) == []
+
+
+def test_merge_cuts_prefers_what_a_person_said_then_a_handover() -> None:
+    contact, handover = Cut(1, 10, CutKind.JUMP, 1.0), Cut(1, 12, CutKind.HANDOVER, 0.1)
+    said = Cut(1, 14, CutKind.SAID, 1.0)
+    assert merge_cuts([contact, handover]) == [handover]
+    assert merge_cuts([handover, replace(contact, frame=13)]) == [handover]
+    assert merge_cuts([handover, said]) == [said]
 
 
 def test_merge_cuts_keeps_the_riskiest_of_near_ones() -> None:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from fiftyone_plugin.identity.appearance import calibrate
 from fiftyone_plugin.identity.encounters import find_contacts
+from fiftyone_plugin.identity.handovers import find_handovers
 from fiftyone_plugin.identity.links import LinkOptions, Links, _assign, solve_links
+from fiftyone_plugin.identity.meetings import find_joint_absences
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks
 
 
@@ -82,6 +84,52 @@ def test_forbidden_link_is_not_made(crossing: Any) -> None:
     _, links = solved(*crossing(is_exchanged=True), forbidden=frozenset({(0, 3)}))
     assert (0, 3) not in links.candidates
     assert links.successor.get(0) != 3
+
+
+def hidden_together(make_track: Any, make_gallery: Any, *, is_exchanged: bool, spread: float = 0.3) -> Any:
+    """Two that are away from 30 to 60 and back at the same places; a third one that stays."""
+    frames = [*range(30), *range(60, 90)]
+    tracks = [make_track(i, frames, start_xy=(50, 100 * i)) for i in (1, 2)]
+    tracks.append(make_track(3, range(90), start_xy=(50, 300)))
+    galleries = {3: make_gallery(3, range(90), 3, spread=spread)}
+    for i, other in ((1, 2), (2, 1)):
+        who = [i] * 30 + [other if is_exchanged else i] * 30
+        galleries[i] = make_gallery(i, frames, who, spread=spread)
+    return tracks, galleries
+
+
+def test_two_that_were_away_at_once_may_have_been_exchanged(make_track: Any, make_gallery: Any) -> None:
+    """The other's return is as likely as in any encounter, not as rare as a return from anywhere."""
+    tracks, galleries = hidden_together(make_track, make_gallery, is_exchanged=False)
+    options = LinkOptions()
+    for absences, prior in ((find_joint_absences(tracks), options.encounter), ((), None)):
+        tracklets, links = solved(tracks, galleries, absences=absences, options=options)
+        begin = {(t.track_id, t.start): t.index for t in tracklets}
+        link = links.candidates.get((begin[1, 0], begin[2, 60]))
+        assert (None if link is None else link.prior) == prior
+        assert links.successor == {begin[1, 0]: begin[1, 60], begin[2, 0]: begin[2, 60]}
+
+
+def test_exchange_behind_something_is_found(make_track: Any, make_gallery: Any) -> None:
+    tracks, galleries = hidden_together(make_track, make_gallery, is_exchanged=True)
+    tracklets, links = solved(tracks, galleries, absences=find_joint_absences(tracks))
+    begin = {(t.track_id, t.start): t.index for t in tracklets}
+    assert links.successor == {begin[1, 0]: begin[2, 60], begin[2, 0]: begin[1, 60]}
+
+
+def test_handover_speaks_only_where_its_link_may_be_made(make_track: Any, exchanged: Any) -> None:
+    truth = [make_track(1, range(80), start_xy=(120, 50), step_xy=(2, 0))]
+    truth.append(make_track(2, range(80), start_xy=(280, 56), step_xy=(-2, 0)))
+    tracks = exchanged(truth, 1, 2, 41)
+    contacts = find_handovers(tracks, find_contacts(tracks))
+    tracklets = cut_tracks(tracks, {}, contacts, {})
+    calibration = calibrate(tracks, {}, is_same_object={})
+    nodes = [t.index for t in tracklets]
+    links = solve_links(tracklets, nodes, contacts, calibration)
+    assert links.successor == {0: 3, 2: 1}
+    assert links.candidates[0, 3].motion == -links.candidates[0, 1].motion > 3
+    doubted = solve_links(tracklets, nodes, contacts, calibration, forbidden=frozenset({(0, 3), (2, 1)}))
+    assert doubted.successor == {0: 1, 2: 3}
 
 
 def test_predecessor_is_the_inverse() -> None:

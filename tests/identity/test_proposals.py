@@ -40,6 +40,18 @@ def test_return_is_a_reassignment_to_the_track_that_left(returning: Any) -> None
     assert (decision.encounter.start, decision.encounter.stop) == (39, 61)
 
 
+def test_two_that_were_away_at_once_are_one_encounter(make_track: Any, make_gallery: Any) -> None:
+    back = {1: 55, 2: 65}
+    tracks = [make_track(i, [*range(30), *range(back[i], 90)], start_xy=(50, 100 * i)) for i in (1, 2)]
+    tracks.append(make_track(3, range(90), start_xy=(50, 300)))
+    galleries = {t.track_id: make_gallery(t.track_id, t.frame_indices.tolist(), t.track_id) for t in tracks}
+    result = resolve(tracks, galleries)
+    (decision,) = result.decisions
+    assert (decision.outcome, decision.encounter.kind) == (Outcome.KEEP, EncounterKind.RETURN)
+    assert decision.encounter.track_ids == (1, 2)
+    assert (decision.encounter.start, decision.encounter.stop) == (29, 66)
+
+
 def test_track_seen_twice_is_trimmed_once(make_track: Any, make_gallery: Any) -> None:
     tracks = (make_track(1, range(60)), make_track(2, range(20, 40)), make_track(3, range(60), start_xy=(0, 90)))
     galleries = {t.track_id: make_gallery(t.track_id, t.frame_indices.tolist(), min(2, t.track_id)) for t in tracks}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from fiftyone_plugin.identity.appearance import calibrate
 from fiftyone_plugin.identity.encounters import CutKind, find_contacts
+from fiftyone_plugin.identity.handovers import find_handovers
 from fiftyone_plugin.identity.tracklets import cut_tracks, find_changes
 from fiftyone_plugin.types import Support
 
@@ -74,6 +76,28 @@ def test_support_is_counted_and_outvotes_the_phrase(make_track: Any) -> None:
     support = Support(1, np.array([4, 8, 12, 16]), np.array([True, True, False, True]), ("dog", "dog", "", "sheep"))
     (t,) = cut_tracks([make_track(1, range(30))], {}, [], {1: support})
     assert (t.phrase, t.looks, t.matches) == ("dog", 4, 3)
+
+
+@pytest.mark.parametrize("has_detector", [True, False], ids=["ours", "of-another-tool"])
+def test_track_is_cut_at_a_dip_where_the_score_is_a_propagators(make_track: Any, has_detector: bool) -> None:
+    track = make_track(1, range(30))
+    scores = np.full(30, 0.99, np.float32)
+    scores[15] = 0.6
+    support = {1: Support(1, np.array([4]), np.array([True]), ("sheep",))} if has_detector else {}
+    tracklets = cut_tracks([replace(track, scores=scores)], {}, [], support)
+    assert [(t.start, t.stop) for t in tracklets] == ([(0, 15), (15, 30)] if has_detector else [(0, 30)])
+    if has_detector:
+        assert tracklets[1].cut is not None
+        assert tracklets[1].cut.kind is CutKind.DIP
+
+
+def test_track_is_cut_at_a_handover_and_at_none_of_its_neighbours(make_track: Any, exchanged: Any) -> None:
+    truth = [make_track(1, range(80), start_xy=(120, 50), step_xy=(2, 0))]
+    truth.append(make_track(2, range(80), start_xy=(280, 56), step_xy=(-2, 0)))
+    tracks = exchanged(truth, 1, 2, 41)
+    tracklets = cut_tracks(tracks, {}, find_handovers(tracks, find_contacts(tracks)), {})
+    assert [(t.track_id, t.start) for t in tracklets] == [(1, 0), (1, 41), (2, 0), (2, 41)]
+    assert {t.cut.kind for t in tracklets if t.cut is not None} == {CutKind.HANDOVER}
 
 
 def test_change_of_looks_is_found_where_it_happens(make_track: Any, make_gallery: Any) -> None:
