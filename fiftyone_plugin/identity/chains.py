@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fiftyone_plugin.identity.appearance import Calibration, Pooled, temper
 from fiftyone_plugin.types import BoolArray, IntArray
 
-__all__ = ["Chains"]
+__all__ = ["Chains", "Margins"]
 
 _Weigh: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -40,6 +40,20 @@ class _Steps:
     """Tails and heads of the links that it makes; one without a tail begins a chain, one without a head ends it."""
     doubted: tuple[IntArray, ...]
     """Tails of the links whose two sides it parts."""
+    stretches: tuple[tuple[IntArray, IntArray], ...] = ()
+    """First and last nodes of what alone changes chains; without any, everything behind the links does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """What the best step would lose (nats) that tells another story; infinite where no step does."""
+
+    links: dict[tuple[int, int], float]
+    """... that breaks a link, in any way."""
+    behind: dict[tuple[int, int], float]
+    """... that parts everything behind a link from what is before it."""
+    alone: dict[int, float]
+    """... that takes a node out of its chain, alone or with its neighbours; what follows stays."""
 
 
 class Chains:
@@ -99,17 +113,32 @@ class Chains:
         """Log-odds (nats, tempered) that what leads to i and what follows from j is one individual: (P, 2) to (P,)."""
         return temper(self._odds(self._past.take(pairs[:, 0]), self._future.take(pairs[:, 1])))
 
-    def margins(self) -> dict[tuple[int, int], float]:
-        """For every link: by how much it beats the best other identity for either of its sides (nats).
+    def margins(self) -> Margins:
+        """By how much every link, and every node's place, beats the best other identity for it.
 
         What is compared are identities: that a node could as well be left out of its own chain is no doubt about who
         it is. Looks are tempered, so that no difference of looks alone is beyond doubt.
         """
-        least = np.full(self._nobody + 1, np.inf)
+        links = np.full(self._nobody + 1, np.inf)
+        behind, alone = links.copy(), links.copy()
         for steps in (self._cuts(temper), self._exchanges(temper), *self._moves(temper)):
+            loss = -steps.gain
             for tails in steps.doubted:
-                np.minimum.at(least, tails, -steps.gain)
-        return {(i, j): float(least[i]) for i, j in self.successor.items()}
+                np.minimum.at(links, tails, loss)
+                if not steps.stretches:
+                    np.minimum.at(behind, tails, loss)
+            for node, last in steps.stretches:
+                left = loss
+                while len(node):
+                    np.minimum.at(alone, node, left)
+                    rows = np.flatnonzero(node != last)
+                    node, last, left = self._after[node[rows]], last[rows], left[rows]
+        pairs = list(self.successor.items())
+        return Margins(
+            {(i, j): float(links[i]) for i, j in pairs},
+            {(i, j): float(behind[i]) for i, j in pairs},
+            {n: float(alone[n]) for n in range(self._nobody)},
+        )
 
     def _key(self, tails: IntArray, heads: IntArray) -> IntArray:
         return tails * (self._nobody + 1) + heads
@@ -187,12 +216,12 @@ class Chains:
             given = self._past.take(e) - self._past.take(i)
             gain += self._value(p, a) + self._value(e, q) - self._value(i, a)
             gain += weigh(self._odds(left, given)) - weigh(self._odds(around, given))
-            return _Steps(gain, ((i, j), (k, z), (p, a), (e, q)), (p, i))
+            return _Steps(gain, ((i, j), (k, z), (p, a), (e, q)), (p, i), ((j, k), (a, e)))
         # The two sides of what is taken out may belong together, or not.
         alike = weigh(self._odds(to_p, from_q))
         closed = self._value(p, q) + alike
         gain += np.maximum(closed, 0.0) - alike
-        return _Steps(gain, ((i, j), (k, z), *self._joined_or_apart(p, q, closed > 0)), (p,))
+        return _Steps(gain, ((i, j), (k, z), *self._joined_or_apart(p, q, closed > 0)), (p,), ((j, k),))
 
     def _apart(self, tails: IntArray, heads: IntArray) -> tuple[tuple[IntArray, IntArray], ...]:
         nobody = np.full(len(tails), self._nobody)

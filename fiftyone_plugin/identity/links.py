@@ -93,6 +93,10 @@ class Links:
     candidates: dict[tuple[int, int], Link]
     margins: dict[tuple[int, int], float] = field(default_factory=dict)
     """Loss if a chosen link were forbidden, by link."""
+    behind: dict[tuple[int, int], float] = field(default_factory=dict)
+    """By how much a link beats what parts everything behind it from what is before it."""
+    alone: dict[int, float] = field(default_factory=dict)
+    """By how much a tracklet's place beats what takes it out of its chain and leaves the rest."""
 
     def predecessor(self) -> dict[int, int]:
         """The links the other way round."""
@@ -145,8 +149,11 @@ def solve_links(
         for (pair, link), odds in zip(values.items(), chains.appearance(pairs).tolist(), strict=True)
     }
     successor = {nodes[i]: nodes[j] for i, j in chains.successor.items()}
-    margins = {(nodes[i], nodes[j]): margin for (i, j), margin in chains.margins().items()}
-    return Links(successor, candidates, margins)
+    found = chains.margins()
+    margins, behind = (
+        {(nodes[i], nodes[j]): margin for (i, j), margin in some.items()} for some in (found.links, found.behind)
+    )
+    return Links(successor, candidates, margins, behind, {nodes[n]: margin for n, margin in found.alone.items()})
 
 
 def _candidate_priors(

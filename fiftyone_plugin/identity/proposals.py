@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from fiftyone_plugin.identity.confidence import probability
 from fiftyone_plugin.identity.encounters import Contact, CutKind
 from fiftyone_plugin.identity.links import Link, Links
 from fiftyone_plugin.identity.meetings import JointAbsence
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import Decision, Encounter, EncounterKind, Outcome, Repair, RepairKind
 
-__all__ = ["Proposals", "confidences", "propose"]
+__all__ = ["REACH_FRAMES", "Proposals", "propose"]
 
-_REACH_FRAMES = 6
+REACH_FRAMES = 6
 """A tracklet that begins so near to a contact begins in it: cuts are not exact."""
 _WEIGHT = {Outcome.KEEP: 0, Outcome.ABSTAIN: 1, Outcome.REASSIGN: 2, Outcome.EXCHANGE: 2}
 
@@ -58,23 +57,6 @@ def propose(
     for t in sorted(tracklets, key=lambda t: (t.start, t.track_id)):
         writer.visit(t, doubts.get(t.index))
     return Proposals(tuple(writer.encounters.values()), tuple(writer.decisions.values()), writer.merged_repairs())
-
-
-def confidences(tracklets: Sequence[Tracklet], links: Links) -> tuple[tuple[int, int, int, float], ...]:
-    """Probability that every link back to the beginning of a chain is right, taken as independent.
-
-    Returns:
-        (propagated track, start, stop, probability) of every tracklet.
-    """
-    predecessor = links.predecessor()
-    value: dict[int, float] = {}
-    for t in sorted(tracklets, key=lambda t: (t.start, t.track_id)):
-        before = predecessor.get(t.index)
-        value[t.index] = 1.0
-        if before is not None:
-            margin = links.margins.get((before, t.index))
-            value[t.index] = value.get(before, 1.0) * (1.0 if margin is None else _probability(margin))
-    return tuple((t.track_id, t.start, t.stop, value[t.index]) for t in tracklets)
 
 
 class _Writer:
@@ -232,7 +214,7 @@ class _Writer:
     def _decide(self, e: Encounter, outcome: Outcome, margin: float, log_odds: float, link: Link | None) -> None:
         """Keep the weightiest decision of an encounter: a change before a doubt before a confirmation."""
         terms = {} if link is None else {"prior": link.prior, "appearance": link.appearance, "motion": link.motion}
-        decision = Decision(e, outcome, margin, _probability(log_odds), terms)
+        decision = Decision(e, outcome, margin, probability(log_odds), terms)
         known = self.decisions.get(e.encounter_id)
         if known is None or (-_WEIGHT[outcome], margin) < (-_WEIGHT[known.outcome], known.margin):
             self.decisions[e.encounter_id] = decision
@@ -260,7 +242,7 @@ class _Writer:
         near = [
             c
             for c in self._contacts
-            if t.track_id in c.track_ids and c.start - _REACH_FRAMES <= t.start <= c.stop + _REACH_FRAMES
+            if t.track_id in c.track_ids and c.start - REACH_FRAMES <= t.start <= c.stop + REACH_FRAMES
         ]
         return max(near, key=lambda c: c.max_iou, default=None)
 
@@ -285,7 +267,7 @@ class _Writer:
             return None
         partner = self._tracklets[index]
         begun = max(self._tracklets[usual].start, self._tracklets[before].start)
-        is_one_moment = abs(t.start - partner.start) <= _REACH_FRAMES and begun < min(t.start, partner.start)
+        is_one_moment = abs(t.start - partner.start) <= REACH_FRAMES and begun < min(t.start, partner.start)
         return partner if is_one_moment else None
 
     def _natural_predecessors(self) -> dict[int, int]:
@@ -323,7 +305,3 @@ class _Writer:
                 root = self._predecessor[root]
             result[t.index] = result[root]
         return result
-
-
-def _probability(log_odds: float) -> float:
-    return float(1 / (1 + np.exp(-np.clip(log_odds, -60, 60))))

@@ -13,6 +13,7 @@ import numpy as np
 from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.identity.appearance import Calibration, calibrate
 from fiftyone_plugin.identity.camera import CameraPath, steady
+from fiftyone_plugin.identity.confidence import doubt, frame_confidences, with_joint_confidence
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.identity.counts import Doubts, solve_counted
 from fiftyone_plugin.identity.encounters import Contact, CutKind, find_contacts
@@ -20,7 +21,7 @@ from fiftyone_plugin.identity.handovers import find_handovers
 from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, solve_links
 from fiftyone_plugin.identity.meetings import JointAbsence, find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import settle_orphans
-from fiftyone_plugin.identity.proposals import confidences, propose
+from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose
 from fiftyone_plugin.identity.requirements import Requirements, requirements_of
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks, find_changes
 from fiftyone_plugin.types import (
@@ -121,7 +122,9 @@ def resolve(
         vouched_for=vouched_for,
     )
     found = propose(tracklets, links, abstained, contacts, absences, unfounded, min_margin=options.min_margin)
-    return Resolution(found.encounters, found.decisions, found.repairs, confidences(tracklets, links), calibration)
+    doubt(links, {j: margin for (_, j), (_, margin) in abstained.items()})
+    decisions = with_joint_confidence(found.decisions, tracklets, links, reach_frames=REACH_FRAMES)
+    return Resolution(found.encounters, decisions, found.repairs, frame_confidences(tracklets, links), calibration)
 
 
 def _borne_out(gallery: Gallery, support: Support | None) -> Gallery:
