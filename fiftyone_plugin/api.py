@@ -301,7 +301,7 @@ def check_output(path: Path, format: str | None) -> str:
     name = format or (VIDEO_FORMAT if path.suffix.lower() in _VIDEO_SUFFIXES else exporters.guess_format(path))
     allowed = (*exporters.FORMATS, VIDEO_FORMAT)
     if name not in allowed:
-        raise OptionError(f"--format {name!r}: must be one of {', '.join(allowed)}")
+        raise OptionError(f"format = {name!r}: must be one of {', '.join(allowed)}")
     exporters.check_writable(path)
     return name
 

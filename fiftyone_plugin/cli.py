@@ -34,12 +34,13 @@ from fiftyone_plugin.config import (
 from fiftyone_plugin.errors import InputError, OptionError, OutputError
 from fiftyone_plugin.jobs import DatasetSummary, JobProgress, duration
 from fiftyone_plugin.pipeline import CHECKPOINT_FRAMES
-from fiftyone_plugin.report import decision_lines, summary, write_report
+from fiftyone_plugin.report import decision_lines, summary, write_dataset_report, write_report
 from fiftyone_plugin.types import TrackingResult
 
 __all__ = ["main"]
 
 _DATASET = "dataset:"
+_FIELD, _REPAIRED_FIELD = "tracks", "tracks_repaired"
 _TELL_SECONDS = 60.0
 """Between two lines of progress where there is no terminal for a bar."""
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        with _logged(is_terse=arguments.json), _interruptible() as was_interrupted:
+        with _logged(is_terse=arguments.json), _interruptible(at_once=arguments.run is _bench) as was_interrupted:
             arguments.should_stop = was_interrupted
             arguments.exit_code = 0
             arguments.run(arguments)
@@ -102,14 +103,18 @@ def _logged(*, is_terse: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C, or SIGTERM, end the run at the next frame, and the second one at once."""
+def _interruptible(*, at_once: bool) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C, or SIGTERM, end the run at the next frame, and the second one at once.
+
+    Args:
+        at_once: The first one ends it already: for what never asks whether it should stop.
+    """
     asked = False
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def on_interrupt(_signal: int, _frame: object) -> None:
         nonlocal asked
-        if asked:
+        if asked or at_once:
             raise KeyboardInterrupt
         asked = True
         print("\nshepherd: stopping after this frame; press Ctrl-C again to stop at once", file=sys.stderr)
@@ -181,7 +186,7 @@ def _add_track(commands: Any) -> None:
     _add_propagation(p)
     _add_output(p)
     p.add_argument("--dataset", metavar="NAME", help="write the tracks into this FiftyOne dataset")
-    p.add_argument("--field", default="tracks", help="frame field of the dataset (default: %(default)s)")
+    p.add_argument("--field", help=f"frame field of the dataset (default: {_FIELD})")
     p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
     _add_checkpoint(p)
     p.set_defaults(run=_track)
@@ -196,7 +201,7 @@ def _add_repair(commands: Any) -> None:
     p.add_argument("--device", default="auto")
     _add_count(p)
     p.add_argument("--dry-run", action="store_true", help="report only, write no tracks")
-    p.add_argument("--field", default="tracks_repaired", help="new field for a dataset (default: %(default)s)")
+    p.add_argument("--field", help=f"new field for a dataset (default: {_REPAIRED_FIELD})")
     p.add_argument("--overwrite", action="store_true", help="replace tracks that an earlier run wrote to the field")
     _add_output(p)
     _add_checkpoint(p)
@@ -343,11 +348,12 @@ def _track(a: argparse.Namespace) -> None:
     if a.images:
         _segment(a, options)
         return
-    if a.output is not None:
-        api.check_output(a.output, a.format)
+    _check_files(a)
     if a.source.startswith(_DATASET):
         _track_dataset(a, options)
         return
+    if not a.dataset:
+        _refuse_without_dataset(a, way="give --dataset NAME")
     video = api.open_source(a.source)
     folder = a.checkpoint or runner.job_folder(video, a.prompt, options)
     _tell_of_checkpoint(a, runner.has_checkpoint(folder), "source, prompt and settings")
@@ -365,7 +371,7 @@ def _track(a: argparse.Namespace) -> None:
                 a.dataset,
                 a.source,
                 a.prompt,
-                field=a.field,
+                field=a.field or _FIELD,
                 overwrite=a.overwrite,
                 on_progress=bar,
                 **settings,
@@ -378,7 +384,7 @@ def _track(a: argparse.Namespace) -> None:
 
 def _segment(a: argparse.Namespace, options: TrackingOptions) -> None:
     """Unrelated images: what has to do with time or with datasets does not go with them."""
-    for name in ("dataset", "report", "checkpoint", "resume", "format", "stop"):
+    for name in ("dataset", "field", "overwrite", "report", "checkpoint", "resume", "format", "stop"):
         if getattr(a, name):
             raise OptionError(f"--{name} does not go with --images: leave it out")
     if a.source.startswith(_DATASET):
@@ -421,8 +427,27 @@ def _tell_of_stop(a: argparse.Namespace, result: TrackingResult) -> None:
         print("shepherd: the same command with --resume goes on from there", file=sys.stderr)
 
 
+def _check_files(a: argparse.Namespace) -> None:
+    """Find out before the work what could not be written after it, or would be forgotten."""
+    if a.output is not None:
+        api.check_output(a.output, a.format)
+    elif a.format is not None:
+        raise OptionError("--format goes with --output: name the file as well, or leave it out")
+    if a.report is not None:
+        exporters.check_writable(a.report)
+
+
+def _refuse_without_dataset(a: argparse.Namespace, *, way: str) -> None:
+    """Stop at what says how labels are written where none are."""
+    for name in ("field", "overwrite"):
+        if getattr(a, name):
+            raise OptionError(f"--{name} goes with a dataset: {way}, or leave it out")
+
+
 def _refuse_with_dataset(a: argparse.Namespace) -> None:
     """Stop at what goes with a file only."""
+    if getattr(a, "dataset", None) is not None:
+        raise OptionError("--dataset goes with a video or a folder: leave it out, the source is a dataset already")
     if a.output is not None:
         raise OptionError(
             "--output goes with a video or a folder: leave it out for a dataset, its labels are the result"
@@ -437,7 +462,7 @@ def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
         outcome = api.track_dataset(
             a.source.removeprefix(_DATASET),
             a.prompt,
-            field=a.field,
+            field=a.field or _FIELD,
             options=options,
             overwrite=a.overwrite,
             every_frames=a.checkpoint_every,
@@ -445,7 +470,17 @@ def _track_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
             should_stop=a.should_stop,
         )
     _tell_failures(a, outcome)
+    _write_dataset(a, outcome)
     _print(a, outcome.as_dict(), outcome.lines())
+
+
+def _write_dataset(a: argparse.Namespace, outcome: DatasetSummary) -> None:
+    if a.report is None:
+        return
+    from fiftyone_plugin import labels
+
+    known = labels.field_report(a.source.removeprefix(_DATASET), outcome.field) if outcome.field else {}
+    write_dataset_report(a.report, outcome.as_dict(), known)
 
 
 def _tell_failures(a: argparse.Namespace, outcome: DatasetSummary) -> None:
@@ -460,11 +495,11 @@ def _repair(a: argparse.Namespace) -> None:
         identity=IdentityOptions(counts=_counts(a)),
         device=a.device,
     )
-    if a.output is not None:
-        api.check_output(a.output, a.format)
+    _check_files(a)
     if a.source.startswith(_DATASET):
         _repair_dataset(a, options)
         return
+    _refuse_without_dataset(a, way="give the source as dataset:NAME")
     if a.dry_run:
         a.output = None
     video, before = api.open_source(a.source), api.read_tracks(Path(a.tracks))
@@ -495,7 +530,7 @@ def _repair_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
         outcome = api.repair_dataset(
             a.source.removeprefix(_DATASET),
             a.tracks,
-            field=a.field,
+            field=a.field or _REPAIRED_FIELD,
             options=options,
             dry_run=a.dry_run,
             overwrite=a.overwrite,
@@ -504,6 +539,7 @@ def _repair_dataset(a: argparse.Namespace, options: TrackingOptions) -> None:
             should_stop=a.should_stop,
         )
     _tell_failures(a, outcome)
+    _write_dataset(a, outcome)
     values = outcome.as_dict()
     values["tracks_before"] = sum(v.tracks_before for v in outcome.videos)
     values["tracks_after"] = values.pop("tracks")
@@ -575,7 +611,7 @@ def _lines(a: argparse.Namespace, result: TrackingResult) -> list[str]:
     if a.output is not None:
         lines.append(f"tracks written to {a.output}")
     if a.dataset:
-        lines.append(f"labels written to frames.{a.field} of {a.dataset}: fiftyone app launch {a.dataset}")
+        lines.append(f"labels written to frames.{a.field or _FIELD} of {a.dataset}: fiftyone app launch {a.dataset}")
     return lines
 
 

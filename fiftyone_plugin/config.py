@@ -64,7 +64,7 @@ def preset(name: str) -> ModelChoice:
     try:
         return PRESETS[name]
     except KeyError:
-        raise BackendError(f"--models {name!r}: must be one of {', '.join(PRESETS)}") from None
+        raise BackendError(f"models = {name!r}: must be one of {', '.join(PRESETS)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,9 @@ class PropagationOptions:
     """Objects are carried to every n-th frame only; masks between are interpolated."""
     memory_frames: int | None = None
     """Latest frames whose maps a track looks back at, besides its seeds, 1 or more; None is all the model knows (6)."""
+    max_memory_overlap: float = 1.0
+    """A frame in which other boxes cover more than this part of an object's box does not enter its memory, in [0, 1]; 1
+    remembers all, as SAM 2 does. No setting helped on drawn flocks: `docs/benchmark-identity.md`."""
     objects_per_batch: int = 16
     """Objects that go through the networks at once; more are run in groups. Halved when the GPU's memory is full."""
     encode_batch_frames: int = 8
@@ -138,6 +141,7 @@ class PropagationOptions:
         _check_at_least("frame_stride", self.frame_stride, 1)
         if self.memory_frames is not None:
             _check_at_least("memory_frames", self.memory_frames, 1)
+        _check_range("max_memory_overlap", self.max_memory_overlap, 0.0, 1.0)
         _check_at_least("objects_per_batch", self.objects_per_batch, 1)
         _check_at_least("encode_batch_frames", self.encode_batch_frames, 1)
 
@@ -159,7 +163,7 @@ def speed_preset(name: str) -> PropagationOptions:
     try:
         return SPEED_PRESETS[name]
     except KeyError:
-        raise OptionError(f"--preset {name!r}: must be one of {', '.join(SPEED_PRESETS)}") from None
+        raise OptionError(f"preset = {name!r}: must be one of {', '.join(SPEED_PRESETS)}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def run_demo(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}): give another --output") from None
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}): give another output folder") from None
     exporters.check_writable(folder / "contact_sheet.png")
     truth = demo_ground_truth()
     options = TrackingOptions()

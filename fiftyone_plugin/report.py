@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fiftyone_plugin.exporters import write_atomically
 from fiftyone_plugin.types import Decision, Repair, TrackingResult
 
-__all__ = ["as_report", "decision_lines", "summary", "write_report"]
+__all__ = ["as_report", "decision_lines", "summary", "write_dataset_report", "write_report"]
 
 
 def summary(result: TrackingResult) -> dict[str, Any]:
@@ -73,6 +74,21 @@ def write_report(path: Path, result: TrackingResult) -> None:
         OutputError: The file cannot be written.
     """
     write_atomically(path, json.dumps(as_report(result), indent=1).encode())
+
+
+def write_dataset_report(path: Path, outcome: Mapping[str, Any], videos: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write what became of a job over many videos to one file, whole or not at all.
+
+    Args:
+        path: The file.
+        outcome: The job's totals, and its ``videos``, each with its ``source``.
+        videos: More about videos by source, such as their tracks and decisions.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    told = [{**video, **videos.get(video["source"], {})} for video in outcome["videos"]]
+    write_atomically(path, json.dumps({**outcome, "videos": told}, indent=1).encode())
 
 
 def _decision(d: Decision) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _download(model: HubModel, *, used_by: str, variant: str) -> Path:
         raise ModelUnavailableError(
             f"{used_by}:{variant} needs {model.repository} from the Hugging Face hub, which is neither cached nor "
             f"reachable ({type(error).__name__}): connect once, give a local directory as {used_by}:/path, "
-            f"or use --models bundled"
+            f"or use the bundled models"
         ) from error
     return Path(path)
 

@@ -15,7 +15,7 @@ import fiftyone.operators.types as types
 
 from . import review_words as words
 from . import tracked_anew
-from .review_timeline import timeline
+from .review_timeline import COMPONENT, timeline
 
 if TYPE_CHECKING:
     from .review_session import Session
@@ -103,7 +103,7 @@ class ReviewTracks(foo.Panel):
 
     def look_on_timeline(self, ctx: Any) -> None:
         """The item of a mark that was clicked."""
-        key, _, _ = str(ctx.params.get("id") or "").partition("@")
+        key = str(ctx.params.get("id") or "")
         if not key:
             return
         session = _open(ctx, item=key)
@@ -125,6 +125,14 @@ class ReviewTracks(foo.Panel):
     def undo_repair(self, ctx: Any) -> None:
         """Take the repair back."""
         self._edit(ctx, lambda session: session.undo_repair())
+
+    def redo_repair(self, ctx: Any) -> None:
+        """Make a repair again that was taken back."""
+        self._edit(ctx, lambda session: session.redo_repair())
+
+    def next_open(self, ctx: Any) -> None:
+        """The first item that nobody has settled."""
+        self._show(ctx, _open(ctx).at_next_open())
 
     def swap(self, ctx: Any) -> None:
         """Exchange two tracks from a frame on."""
@@ -214,10 +222,9 @@ class ReviewTracks(foo.Panel):
         return types.Property(panel, view=types.GridView(orientation="vertical", align_x="left", gap=1, pad=2))
 
     def _add_review(self, panel: types.Object, session: Session) -> None:
-        data, layout = timeline(session.summary, session.all_items, chosen=session.item)
-        panel.plot(
-            "timeline", data=data, layout=layout, config={"displayModeBar": False}, on_click=self.look_on_timeline
-        )
+        drawn = timeline(session.summary, session.all_items, chosen=session.item)
+        view = types.View(component=COMPONENT, composite_view=True, on_look=self.look_on_timeline, **drawn)
+        panel.define_property("timeline", types.Object(), view=view)
         if session.item is not None:
             _add_item(panel, self, session)
         else:
@@ -292,15 +299,19 @@ def _add_item(panel: types.Object, on: ReviewTracks, session: Session) -> None:
     place = f"{session.place + 1} of {len(session.items)}"
     head.md(f"**{words.title(item, names)}** · {place} · {words.state_text(item)}", name="title")
     lines = [f"**{words.question(item, names)}**"] if item.state == "open" else []
-    lines += [words.verdict(item), words.evidence(item.terms)]
+    lines += [words.verdict(item), words.evidence(item.terms), words.way_back(session.edits_since_undo)]
     panel.md("  \n".join(line for line in lines if line), name="words")
     _add_actions(panel, on, session)
     tabs = types.TabsView()
     for value, text in session.choices_picture.items():
         tabs.add_choice(value, label=text)
     panel.enum("picture", tabs.values(), default=session.picture, view=tabs, on_change=on.choose_picture)
-    if not session.can_seek:
+    _add_picture(panel, on, session)
+    if not session.can_seek and session.picture != "film":
         panel.md(words.CANNOT_SEEK, name="cannot_seek")
+
+
+def _add_picture(panel: types.Object, on: ReviewTracks, session: Session) -> None:
     if session.picture == "film":
         panel.define_property("film", types.Object(), view=types.MediaPlayerView())
         return
@@ -322,23 +333,46 @@ def _add_item(panel: types.Object, on: ReviewTracks, session: Session) -> None:
 
 def _add_actions(panel: types.Object, on: ReviewTracks, session: Session) -> None:
     """What answers the item with one click, and the edits that need no item."""
-    item, actions = session.item, panel.btn_group("actions")
-    if item is not None:
-        actions.btn("accept", label="Accept", icon="check", on_click=on.accept, variant="contained")
-        if item.repair_id is not None and item.state != "undone":
-            actions.btn("undo_repair", label="Undo repair", icon="undo", on_click=on.undo_repair, variant="outlined")
-        if session.can_seek:
-            actions.btn(
-                "go_to_frame", label="Go there", icon="my_location", on_click=on.go_to_frame, variant="outlined"
-            )
-    for name, label, icon in _answers(session):
-        actions.btn(name, label=label, icon=icon, on_click=getattr(on, name), variant="outlined")
+    answers = _answers(session)
+    if session.item is not None and session.can_seek:
+        answers.append(("go_to_frame", "Go there", "my_location"))
+    if answers:
+        row = panel.btn_group("answers")
+        for place, (name, label, icon) in enumerate(answers):
+            variant = "outlined" if place else "contained"
+            row.btn(name, label=label, icon=icon, on_click=getattr(on, name), variant=variant)
+    changes = panel.btn_group("changes")
+    for name, label, icon in _edits(session):
+        reason = session.why_not(name)
+        changes.btn(
+            name,
+            label=label,
+            icon=icon,
+            on_click=getattr(on, name),
+            variant="outlined",
+            disabled=bool(reason),
+            title=reason or None,
+        )
 
 
 def _answers(session: Session) -> list[tuple[str, str, str]]:
+    """What can be said of the item as it stands, the first thing first."""
+    item = session.item
+    if item is None:
+        return []
+    if item.state == "open":
+        undo = [("undo_repair", "Undo repair", "undo")] if item.repair_id is not None else []
+        return [("accept", "Accept", "check"), *undo]
+    answers = [("redo_repair", "Redo repair", "redo")] if session.edits_since_undo == 0 else []
+    answers += [("next_open", "Next to review", "arrow_forward")] if session.has_open else []
+    takes_back = item.repair_id is not None and item.state != "undone"
+    return answers + ([("undo_repair", "Undo repair", "undo")] if takes_back else [])
+
+
+def _edits(session: Session) -> list[tuple[str, str, str]]:
     tracks, hands = session.tracks, session.hands
-    first = tracks.get(str(hands.track), "")
-    both = f"{first} and {tracks.get(str(hands.other), '')}" if hands.other is not None else ""
+    first, other = (tracks.get(str(track_id), "") for track_id in (hands.track, hands.other))
+    both = f"{first} and {other}"
     pair = [
         ("swap", f"Swap {both} from frame {hands.frame}", "swap_horiz"),
         ("merge", f"Merge {both}", "merge"),
@@ -347,7 +381,7 @@ def _answers(session: Session) -> list[tuple[str, str, str]]:
         ("split", f"Split {first} at frame {hands.frame}", "call_split"),
         ("lock", f"{'Unlock' if hands.track in session.locked else 'Lock'} {first}", "lock"),
     ]
-    return (pair if both else []) + (single if first else [])
+    return (pair if first and other else []) + (single if first else [])
 
 
 def _add_hands(panel: types.Object, on: ReviewTracks, session: Session) -> None:
@@ -367,8 +401,19 @@ def _add_hands(panel: types.Object, on: ReviewTracks, session: Session) -> None:
         on_change=on.choose_hands,
     )
     _add_anew(panel, row, on, session)
-    row.btn("take_back", label="Undo last edit", icon="undo", on_click=on.take_back, variant="outlined")
-    row.btn("put_again", label="Redo", icon="redo", on_click=on.put_again, variant="outlined")
+    for name, label, icon, of in (
+        ("take_back", "Undo last edit", "undo", session.done[-1:]),
+        ("put_again", "Redo", "redo", session.undone[:1]),
+    ):
+        row.btn(
+            name,
+            label=label,
+            icon=icon,
+            on_click=getattr(on, name),
+            variant="outlined",
+            disabled=not of,
+            title=of[0].text if of else "there is nothing",
+        )
 
 
 def _add_anew(panel: types.Object, row: types.Object, on: ReviewTracks, session: Session) -> None:

@@ -23,6 +23,7 @@ from . import review_crops as crops
 from . import review_words as words
 from . import tracked_anew
 from .pictures import data_uri
+from .review_choices import why_not
 
 __all__ = ["PICTURES", "SHOWN", "Hands", "Session", "key_of", "open_session"]
 
@@ -74,6 +75,10 @@ class Session:
     """The state of the panel's inputs: what the person has chosen by hand, item by item."""
     notice: str = ""
     """Why there is nothing to show."""
+    done: tuple[edits.Edit, ...] = ()
+    """Edits that hold, oldest first."""
+    undone: tuple[edits.Edit, ...] = ()
+    """Edits that can be made again, next first."""
 
     choices_shown = SHOWN
     choices_picture = PICTURES
@@ -182,6 +187,27 @@ class Session:
         except InputError:
             return ""
 
+    def why_not(self, action: str) -> str:
+        """Why swap, merge, split or lock cannot be made on what is in the hands; empty where it can."""
+        lines, hands = ([] if self.summary is None else self.summary["tracks"]), self.hands
+        return why_not(action, lines, track=hands.track, other=hands.other, frame=hands.frame, locked=self.locked)
+
+    @property
+    def edits_since_undo(self) -> int | None:
+        """How many edits were made after the one that took the item's repair back; None where there is no such one."""
+        item = self.item
+        if item is None or item.state != "undone":
+            return None
+        for later, edit in enumerate(reversed(self.done)):
+            if edit.kind == edits.EditKind.UNDO_REPAIR and edit.repair_id == item.repair_id:
+                return later
+        return None
+
+    @property
+    def has_open(self) -> bool:
+        """Whether there is an item that nobody has settled."""
+        return any(item.state == "open" for item in self.items)
+
     # What the buttons do. Each returns the line that the person reads.
 
     def accept(self) -> str:
@@ -197,6 +223,13 @@ class Session:
         if item.repair_id is None:
             raise OptionError("this item is a doubt, not a repair: there is nothing to undo")
         return str(edits.undo_repair(self.target, self.field, item.repair_id).text)
+
+    def redo_repair(self) -> str:
+        """Make the item's repair again, which was taken back by the newest edit."""
+        if self.edits_since_undo != 0:
+            raise OptionError("this repair was not taken back by the newest edit: undo the edits made since first")
+        taken_back = edits.undo(self.target, self.field)
+        return f"Repair {taken_back.repair_id} is made again"
 
     def swap(self) -> str:
         """Exchange the two tracks from the frame on."""
@@ -335,8 +368,16 @@ def _with_items(session: Session, key: str | None) -> Session:
     if not shown:
         rest = f" {len(items)} repairs are all but certain; choose **Everything** to see them." if items else ""
         notice = f"Nothing in this video needs you.{rest}"
+    done, undone = edits.history(session.target, session.field)
     session = replace(
-        session, summary=summary, items=tuple(shown), all_items=items, progress=_progress(worth), notice=notice
+        session,
+        summary=summary,
+        items=tuple(shown),
+        all_items=items,
+        progress=_progress(worth),
+        notice=notice,
+        done=done,
+        undone=undone,
     )
     places = [place for place, item in enumerate(shown) if key_of(item) == key]
     return session.at_item(places[0] if places else 0)

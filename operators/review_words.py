@@ -22,6 +22,7 @@ __all__ = [
     "strength",
     "title",
     "verdict",
+    "way_back",
 ]
 
 CANNOT_SEEK = "The player under **Sample** cannot be moved to a frame of a video: **Film** plays this moment here."
@@ -104,6 +105,14 @@ def verdict(item: Any) -> str:
         return f"You took this repair back; the run had been {per_cent(item.confidence)} sure of it."
     text = _OUTCOMES.get(item.outcome, str(item.outcome))
     return f"{text[:1].upper()}{text[1:]}. {per_cent(item.confidence)} sure{at_stake}."
+
+
+def way_back(edits_since_undo: int | None) -> str:
+    """How a repair that was taken back is had again, where no button does it; else empty."""
+    if not edits_since_undo:
+        return ""
+    times = "once" if edits_since_undo == 1 else f"{edits_since_undo} times"
+    return f"To have it again, press **Undo last edit** {times}: you made other edits since. Then **Redo repair**."
 
 
 def strength(term: str, nats: float) -> str:

@@ -11,6 +11,7 @@ import fiftyone.operators.types as types
 from fiftyone_plugin.config import AssociationOptions, TrackingOptions
 
 from . import base, forms, running
+from .warm_up import warm_up
 
 __all__ = ["TrackObjects"]
 
@@ -29,7 +30,8 @@ class TrackObjects(foo.Operator):
         )
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
-        """A button above the grid."""
+        """A button above the grid; the App asks for it while it opens a dataset."""
+        warm_up()
         return base.placement("Track objects by name")
 
     def resolve_input(self, ctx: Any) -> types.Property:

@@ -418,17 +418,17 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["repair", "{video}", "--tracks", "{mot}", "--embedder", "nose"], "embedder 'nose'", id="unknown embedder"
         ),
         pytest.param(
-            ["track", "{video}", "--prompt", "a", "--start", "12"], "--start 12: .*12 frames", id="start at the end"
+            ["track", "{video}", "--prompt", "a", "--start", "12"], "start = 12 .*12 frames", id="start at the end"
         ),
-        pytest.param(["track", "{video}", "--prompt", "a", "--stop", "99"], "--stop 99: .*12 frames", id="stop"),
+        pytest.param(["track", "{video}", "--prompt", "a", "--stop", "99"], "stop = 99 .*12 frames", id="stop"),
         pytest.param(
-            ["track", "{video}", "--prompt", "a", "--start", "5", "--stop", "5"], "--stop 5: must", id="no frame"
+            ["track", "{video}", "--prompt", "a", "--start", "5", "--stop", "5"], "stop = 5 .*must", id="no frame"
         ),
         pytest.param(["track", "{video}", "--prompt", "a", "--box-threshold", "2"], "box_threshold = 2", id="range"),
         pytest.param(["track", "{video}", "--prompt", "a", "--max-tracks", "0"], "max_tracks = 0", id="max tracks"),
         pytest.param(
             ["track", "{video}", "--prompt", "a", "--output", "{tmp}/x.txt", "--format", "avi"],
-            "--format 'avi': must be one of mot",
+            "format = 'avi': must be one of mot",
             id="format",
         ),
         pytest.param(
@@ -474,7 +474,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_hub_model_without_network_names_what_to_do(shell: Shell, video_path: Path) -> None:
     assert shell("track", video_path, "--prompt", "sheep", "--models", "fast") == 2
     assert "neither cached nor reachable" in shell.complaint
-    assert "--models bundled" in shell.complaint
+    assert "use the bundled models" in shell.complaint
     assert shell.out == ""
 
 
@@ -565,6 +565,18 @@ def test_interrupted_run_writes_what_was_finished(
     assert len(out.read_text().splitlines()) == 5
     assert "stopped before frame 5" in shell.err
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_first_signal_ends_a_benchmark_at_once(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmarks = importlib.import_module("fiftyone_plugin.benchmarks")
+
+    def run(name: str, arguments: list[str]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(benchmarks, "run", run)
+    assert shell("bench", "flocks") == 130
+    assert shell.err.splitlines() == ["shepherd: interrupted"]
 
 
 @pytest.mark.usefixtures("models")

@@ -80,5 +80,5 @@ def test_demo_twice_replaces_what_it_wrote(
 
 def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="give another --output"):
+    with pytest.raises(OutputError, match="give another output folder"):
         run_demo(tmp_path / "file" / "demo", dataset=None)

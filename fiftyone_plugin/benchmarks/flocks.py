@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fiftyone_plugin import metrics, pipeline
-from fiftyone_plugin.config import IdentityOptions, TrackingOptions
+from fiftyone_plugin.config import PropagationOptions, TrackingOptions
 from fiftyone_plugin.exporters import write_atomically
 from fiftyone_plugin.synthetic.scenes import flock
 
@@ -69,10 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pose", type=float, default=0.0)
     parser.add_argument("--camera", type=float, default=0.0)
     parser.add_argument("--embedder", default=TrackingOptions().models.embedder)
+    parser.add_argument("--max-memory-overlap", type=float, default=PropagationOptions().max_memory_overlap)
     parser.add_argument("--output", type=Path)
     a = parser.parse_args(argv)
     models = replace(TrackingOptions().models, embedder=a.embedder)
-    options = TrackingOptions(models=models, identity=IdentityOptions())
+    propagation = PropagationOptions(max_memory_overlap=a.max_memory_overlap)
+    options = TrackingOptions(models=models, propagation=propagation)
     scene = {"look_alike": a.look_alike, "light": a.light, "pose": a.pose, "camera": a.camera}
     print("| seed | HOTA plain | repaired | IDF1 plain | repaired | IDSW plain | repaired | tracks | to review |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -5,8 +5,8 @@ dataset is at hand. FiftyOne's frame numbers are 1-based, our frame indices 0-ba
 
 `media` finds what can be tracked in a dataset, `conversion` turns tracks into detections and back, `events` says what
 happened to the tracks, `ownership` guards the labels of others, `storage` writes and reads, `fingerprint` tells whether
-labels have changed. `edits` is what a person changes (`desk`, `refill`, `table`, `journal`, `lineage`, `undo_words` and
-`undone` are its parts), `review` what they should look at.
+labels have changed, `field_report` says what runs concluded. `edits` is what a person changes (`desk`, `refill`,
+`table`, `journal`, `lineage`, `undo_words` and `undone` are its parts), `review` what they should look at.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fiftyone_plugin.labels.edits import (
 from fiftyone_plugin.labels.evaluation import Evaluation, evaluate_field
 from fiftyone_plugin.labels.events import Event, as_plain, events_of, summary_of
 from fiftyone_plugin.labels.exchange import Exchanged, export_field, import_field
+from fiftyone_plugin.labels.field_report import field_report
 from fiftyone_plugin.labels.fingerprint import fingerprint
 from fiftyone_plugin.labels.journal import history_note
 from fiftyone_plugin.labels.media import (
@@ -88,6 +89,7 @@ __all__ = [
     "events_field",
     "events_of",
     "export_field",
+    "field_report",
     "field_state",
     "fingerprint",
     "has_prompts",

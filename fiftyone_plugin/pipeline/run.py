@@ -177,7 +177,11 @@ def preview(
 def _frames_asked_for(info: VideoInfo, options: TrackingOptions) -> int:
     count, start, stop = info.frame_count, options.start, options.stop
     if start < 0 or start >= count:
-        raise FrameRangeError(f"--start {start}: must lie in [0, {count - 1}], the video has {count} frames")
+        raise FrameRangeError(
+            f"start = {start} (counted from 0): must lie in [0, {count - 1}], the video has {count} frames"
+        )
     if stop is not None and not start < stop <= count:
-        raise FrameRangeError(f"--stop {stop}: must lie in [{start + 1}, {count}], the video has {count} frames")
+        raise FrameRangeError(
+            f"stop = {stop} (counted from 0): must lie in [{start + 1}, {count}], the video has {count} frames"
+        )
     return (stop if stop is not None else count) - start

@@ -119,6 +119,7 @@ class Walk:
         boxes = mask_boxes(seen.masks)
         self._record(seen, boxes, Source.PROPAGATED)
         self._watch(frame.index, seen, boxes)
+        self._forget_overlapped(seen, boxes)
         if self._options.identity.repair:
             self.camera.see(frame, boxes[boxes[:, 2] > boxes[:, 0]])
         if self._is_redetect_frame(frame.index):
@@ -163,6 +164,14 @@ class Walk:
                 self._absent_since.pop(track_id, None)
             else:
                 self._absent_since.setdefault(track_id, frame_index)
+
+    def _forget_overlapped(self, seen: FrameMasks, boxes: FloatArray) -> None:
+        """Keep frames out of memory in which somebody else may be under the mask."""
+        limit = self._options.propagation.max_memory_overlap
+        if limit < 1:
+            overlap = box_overlap(boxes, boxes)
+            np.fill_diagonal(overlap, 0.0)
+            self._session.forget(seen.track_ids[(overlap > limit).any(axis=1)].tolist())
 
     def _is_redetect_frame(self, frame_index: int) -> bool:
         every = self._options.association.redetect_every_frames

@@ -6,6 +6,7 @@ those of FiftyOne 1.22.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -33,6 +34,8 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 SERVER_SECONDS = 90.0
+CLICKS = 4
+"""On a video, until it opens."""
 PATIENCE_MS = 60_000
 """For what the App does by itself; a busy machine takes long to draw it."""
 
@@ -155,11 +158,15 @@ class App:
 
     def open_first_sample(self) -> None:
         """Open the first video of the grid."""
-        if not self.page.locator("#modal.modalon").count():
+        looker = self.page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first
+        for _ in range(CLICKS):
+            if self.page.locator("#modal.modalon").count():
+                break
             # Not into the upper left corner: there is the checkbox; nor on a tag, which would filter.
-            looker = self.page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first
             box = looker.bounding_box()
             looker.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.92})
+            # A new server's first page is sent to its dataset once more, and forgets what was clicked before that.
+            self.page.wait_for_timeout(2500)
         self.page.wait_for_selector('[data-cy="modal-looker-container"] canvas[canvas-loaded="true"]')
         self.page.wait_for_timeout(1500)
 
@@ -177,6 +184,14 @@ class App:
         self.page.locator("#modal").get_by_role("combobox").nth(place).click()
         self.page.get_by_role("option", name=wanted, exact=True).click()
         self.settle()
+
+    def dismiss(self) -> None:
+        """Close the message that covers a corner of the page, if there is one."""
+        button = self.page.get_by_role("button", name="Close notification").last
+        # It goes by itself after some seconds, perhaps just now.
+        with contextlib.suppress(Exception):
+            button.click(timeout=2000)
+        button.wait_for(state="detached")
 
     def settle(self) -> None:
         """Wait until the panel has answered: it shows a turning circle in its tab while it asks the server."""

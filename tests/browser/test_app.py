@@ -77,7 +77,9 @@ def test_whole_way_from_prompt_to_edited_tracks(app: Any, clip: Any, labels: Any
     (item,) = app.until(lambda: _undone(labels, clip), "the repair to be undone in the database")
     assert item.repair_id is not None
     apart = app.until(lambda: _changed(clip, before), "the labels to be changed")
+    page.get_by_role("button", name="Redo repair").wait_for()
     app.settle()
+    app.dismiss()
     app.shoot("review-undone")
 
     # Split a track, and merge its halves: afterwards it is on the frames it was on.

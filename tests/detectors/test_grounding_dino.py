@@ -112,7 +112,7 @@ def test_make_without_network_says_in_one_line_what_to_do(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     with pytest.raises(
-        ModelUnavailableError, match=r"neither cached nor reachable .* or use --models bundled"
+        ModelUnavailableError, match=r"neither cached nor reachable .* or use the bundled models"
     ) as caught:
         make(variant, "cpu")
     assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -179,6 +180,90 @@ def test_merge_of_tracks_that_meet_is_refused_in_words(panel: Panel, labels: Mod
     assert frames_of(labels, sample) == before
 
 
+def button(panel: Panel, name: str) -> dict[str, Any] | None:
+    """What is said of a button, None where it is not there."""
+
+    def find(node: Any) -> Any:
+        properties = node["type"].get("properties", {})
+        inside = (find(child) for child in properties.values() if isinstance(child["type"], dict))
+        return properties.get(name) or next((found for found in inside if found), None)
+
+    found = find(panel.layout)
+    return None if found is None else found["view"]
+
+
+def main_button(panel: Panel) -> str | None:
+    """The one that stands out, by its label."""
+    names = ("accept", "undo_repair", "redo_repair", "next_open", "swap", "merge", "split", "lock")
+    shown = [found for name in names if (found := button(panel, name)) is not None]
+    (label,) = [found["label"] for found in shown if found["variant"] == "contained"] or [None]
+    return label
+
+
+@pytest.fixture
+def mended(foo: ModuleType, labels: ModuleType, dataset: Any, result: TrackingResult) -> Panel:
+    """The panel beside a run that kept what its repair was made of, so that it can be undone."""
+    from fiftyone_plugin.identity.repair import apply_repairs
+
+    made = replace(result, carried=result.tracks, tracks=apply_repairs(result.tracks, result.repairs))
+    labels.write_tracks(dataset.first(), "tracks", made)
+    panel = Panel(foo, dataset, current_sample=dataset.first().id).send("on_load")
+    return panel.choose("choose_shown", "all")
+
+
+def test_main_button_is_what_makes_sense_next(mended: Panel, labels: ModuleType, dataset: Any) -> None:
+    panel, sample = mended, dataset.first()
+    assert main_button(panel) == "Accept"
+    panel.send("look_on_timeline", id="1/1")
+    assert main_button(panel) == "Accept"
+    before = frames_of(labels, sample)
+    panel.send("undo_repair").send("look_on_timeline", id="1/1")
+    assert main_button(panel) == "Redo repair"
+    assert button(panel, "accept") is None
+    panel.send("redo_repair")
+    assert panel.notes[-1] == ("success", "Repair 1 is made again")
+    assert frames_of(labels, sample) == before
+    assert main_button(panel) == "Accept"
+    panel.send("accept").send("look_on_timeline", id="1/1")
+    assert main_button(panel) == "Next to review"
+    panel.send("next_open")
+    assert item_of(panel) == "2/None"
+
+
+def test_repair_that_was_undone_before_other_edits_says_the_way_back(mended: Panel) -> None:
+    panel = mended.send("look_on_timeline", id="1/1").send("undo_repair")
+    panel.send("look_on_timeline", id="1/1").hand("track", "3").send("lock").send("look_on_timeline", id="1/1")
+    assert button(panel, "redo_repair") is None
+    assert "press **Undo last edit** once" in panel.texts
+    panel.send("redo_repair")
+    assert panel.notes[-1][0] == "error"
+    panel.send("take_back").send("look_on_timeline", id="1/1")
+    assert main_button(panel) == "Redo repair"
+
+
+def test_buttons_that_would_be_refused_are_grey_and_say_why(panel: Panel) -> None:
+    def why(name: str) -> str | None:
+        found = button(panel, name)
+        assert found is not None
+        return found["title"] if found["disabled"] else None
+
+    assert why("merge") == "both are on frames 1 to 3: one object cannot be in two places"
+    assert why("swap") is None
+    assert why("split") is None
+    assert why("take_back") == "there is nothing"
+    panel.hand("frame", 1)
+    assert why("split") == "sheep 1 is on frames 1 to 12: choose a frame after its first"
+    panel.hand("other", "1")
+    assert why("swap") == why("merge") == "choose two different tracks"
+    panel.send("lock")
+    panel.hand("frame", 5)
+    assert why("split") == "sheep 1 is locked: unlock it first"
+    assert why("lock") is None
+    assert why("take_back") is None
+    panel.send("take_back")
+    assert why("put_again") is None
+
+
 class Painter:
     """Stands in for the models of the run: finds nothing, and remembers what it was asked."""
 
@@ -310,7 +395,7 @@ def test_everything_lists_repairs_behind_doubts(panel: Panel) -> None:
 
 
 def test_mark_on_the_timeline_opens_its_item(panel: Panel) -> None:
-    panel.send("look_on_timeline", id="1/1@2")
+    panel.send("look_on_timeline", id="1/1")
     assert item_of(panel) == "1/1"
     assert panel.state["review"]["shown"] == "all"
 
@@ -368,19 +453,29 @@ def test_timeline_has_a_bar_for_every_stretch_and_a_mark_for_every_item(
     from fiftyone_plugin.labels.review import review_items
 
     summary = labels.read_summary(sample, "tracks")
-    data, layout = parts("review_timeline").timeline(summary, review_items(summary))
-    bars = data[0]
-    # dog 3, sheep 1, sheep 2 with its gap; bars begin half a frame before their first.
-    assert sorted(zip(bars["y"], bars["base"], bars["x"], strict=True)) == [
-        (0, 4.5, 8),
-        (1, 0.5, 12),
-        (2, 0.5, 3),
-        (2, 6.5, 4),
-    ]
-    assert layout["yaxis"]["ticktext"] == ["dog 3", "sheep 1", "sheep 2"]
-    # One mark on the row of every track of an item; Plotly draws points of one id only once.
-    marked = sorted(key for trace in data for key in trace.get("ids", ()))
-    assert marked == ["1/1@1", "1/1@2", "2/None@1", "2/None@2"]
+    items = review_items(summary)
+    drawn = parts("review_timeline").timeline(summary, items, chosen=items[0])
+    assert (drawn["first"], drawn["last"]) == (1, 12)
+    rows = {row["name"]: [(span["first"], span["last"]) for span in row["spans"]] for row in drawn["rows"]}
+    assert rows == {"dog 3": [(5, 12)], "sheep 1": [(1, 12)], "sheep 2": [(1, 3), (7, 10)]}
+    assert [row["gaps"] for row in drawn["rows"]] == [[], [], [[4, 6]]]
+    # One mark on the row of every track of an item, those of the one that is looked at told from the others.
+    marks = [(mark["key"], mark["row"], mark["kind"], mark["is_chosen"]) for mark in drawn["marks"]]
+    doubt, repair = ("2/None", "to review", True), ("1/1", "repaired", False)
+    assert sorted(marks) == sorted((key, row, *rest) for key, *rest in (doubt, repair) for row in (1, 2))
+    assert drawn["band"] == [9, 10]
+
+
+def test_timeline_is_drawn_by_the_component_that_the_plugin_brings(
+    parts: Callable[[str], ModuleType], panel: Panel
+) -> None:
+    import json
+
+    view = panel.layout["type"]["properties"]["timeline"]["view"]
+    script = Path(parts("review_timeline").__file__).parent / "assets" / "timeline.js"
+    assert f'name: "{view["component"]}"' in script.read_text()
+    assert view["on_look"] == f"{URI}#look_on_timeline"
+    assert json.loads(json.dumps(view["rows"])) == view["rows"]
 
 
 @pytest.mark.parametrize(

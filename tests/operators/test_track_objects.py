@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -425,3 +426,18 @@ def test_delegated_job_that_fails_is_marked_so(
     (operation,) = service.list_operations(operator=URI, dataset_name=dataset.name)
     assert operation.run_state == "failed"
     assert "flock.mp4: damaged" in operation.result.error
+
+
+def test_app_that_opens_a_dataset_imports_the_review_panel_beforehand(
+    track_objects: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[f"{type(track_objects).__module__.rpartition('.')[0]}.warm_up"]
+    begun, imported = threading.Event(), []
+    monkeypatch.setattr(module, "_begun", begun)
+    monkeypatch.setattr(module.importlib, "import_module", imported.append)
+    for _ in range(2):
+        track_objects.resolve_placement(None)
+    for thread in threading.enumerate():
+        if thread.name == "shepherd-warm-up":
+            thread.join(10)
+    assert imported == [f"{module.__package__}.review_session"]

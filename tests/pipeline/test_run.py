@@ -11,7 +11,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fiftyone_plugin import metrics, pipeline
-from fiftyone_plugin.config import AssociationOptions, DetectionOptions, IdentityOptions, TrackingOptions
+from fiftyone_plugin.config import (
+    AssociationOptions,
+    DetectionOptions,
+    IdentityOptions,
+    PropagationOptions,
+    TrackingOptions,
+)
 from fiftyone_plugin.detectors.prompted import PromptedDetector
 from fiftyone_plugin.errors import FrameRangeError, PromptError
 from fiftyone_plugin.geometry import encode_mask
@@ -111,6 +117,23 @@ def plain_and_repaired(
     ]
     before, after = (scored(scene, run).as_dict() for run in runs)
     return before, after
+
+
+@pytest.mark.parametrize(("limit", "first", "last"), [(1.0, None, None), (0.3, 29, 31)])
+def test_frames_of_heavy_overlap_stay_out_of_memory_where_that_is_asked_for(
+    world: Any, block: Any, scripted_models: Models, limit: float, first: int | None, last: int | None
+) -> None:
+    """Blocks of 20 px, one 10 px lower, 4 px nearer every frame: less than 8 px apart they share more than 0.3."""
+    scene = world([block("sheep", RED, 5, 40, 2.0), block("sheep", BLUE, 125, 50, -2.0)], 60)
+    models = scripted_models(scene)
+    sessions: list[Any] = []
+    propagator = models.propagator
+    recording = type("Recording", (), {"name": "recording"})()
+    recording.open = lambda **size: sessions.append(propagator.open(**size)) or sessions[-1]
+    chosen = replace(options(repair=False), propagation=PropagationOptions(max_memory_overlap=limit))
+    pipeline.track(scene, "sheep", chosen, backends=replace(models, propagator=recording))
+    frames = sorted({frame for session in sessions for frame, _ in session.forgotten})
+    assert (frames[:1], frames[-1:]) == (([first], [last]) if first is not None else ([], []))
 
 
 def test_swap_in_a_crossing_is_repaired(flock: Any, scripted_models: Models) -> None:
@@ -274,12 +297,13 @@ def test_frame_range_limits_the_tracks(crossing: Any, scripted_models: Models) -
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "named"), [(60, None, "start 60"), (-1, None, "start -1"), (5, 5, "stop 5"), (0, 61, "stop 61")]
+    ("start", "stop", "named"),
+    [(60, None, "start = 60"), (-1, None, "start = -1"), (5, 5, "stop = 5"), (0, 61, "stop = 61")],
 )
 def test_frame_range_outside_the_video_is_refused(
     crossing: Any, scripted_models: Models, start: int, stop: int | None, named: str
 ) -> None:
-    with pytest.raises(FrameRangeError, match=rf"{named}: must lie in .*60 frames"):
+    with pytest.raises(FrameRangeError, match=rf"{named} \(counted from 0\): must lie in .*60 frames"):
         pipeline.track(crossing, "sheep", options(start=start, stop=stop), backends=scripted_models(crossing))
 
 
