@@ -43,7 +43,7 @@ def test_track_dataset_by_name_and_progress_counts_videos(dataset: Any, scripted
     fractions = [p.fraction for p in seen]
     assert fractions == sorted(fractions)
     assert (fractions[11], fractions[-1]) == (0.5, 1.0)
-    assert seen[12].line == "video 2 of 2, frame 1 of 12, 3 objects, 10.0 frames/s, 1 s left"
+    assert seen[12].line == "video 2 of 2 (flock.mp4), frame 1 of 12, 3 objects, 10.0 frames/s, 1 s left"
 
 
 def test_track_dataset_failure_in_one_video_does_not_lose_the_others(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 __all__ = ["JobProgress", "Pace", "duration"]
@@ -59,7 +60,8 @@ class JobProgress:
     @property
     def line(self) -> str:
         """One line for people."""
-        where = f"video {self.video_number} of {self.videos_total}, " if self.videos_total > 1 else ""
+        name = PurePath(self.source).name
+        where = f"video {self.video_number} of {self.videos_total} ({name}), " if self.videos_total > 1 else ""
         if self.stage == "repair":
             return f"{where}repairing identities of {self.tracks_live} objects"
         rate = f", {self.frames_per_second:.1f} frames/s" if self.frames_per_second > 0 else ""

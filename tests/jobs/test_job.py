@@ -63,7 +63,7 @@ def test_running_job_is_seen_with_its_progress(folder: Path) -> None:
         seen = jobs.status(folder.name)
         assert (seen.state, seen.job_id, seen.dataset, seen.field) == (JobState.RUNNING, folder.name, "farm", "tracks")
         assert seen.progress == progress()
-        assert seen.line == "running: video 2 of 5, frame 600 of 1200, 4 objects, 10.0 frames/s, 7 min left"
+        assert seen.line == "running: video 2 of 5 (flock.mp4), frame 600 of 1200, 4 objects, 10.0 frames/s, 7 min left"
         assert not seen.is_resumable
         assert json.loads(json.dumps(seen.as_dict()))["progress"]["fraction"] == 0.3
         job.finish(JobState.FINISHED, failures=("a.mp4: damaged",), message="6 tracks")

@@ -20,7 +20,7 @@ def test_line_names_only_what_is_known() -> None:
     assert begun.line == "frame 1 of 100, 3 objects"
     assert begun.fraction == 0.01
     later = JobProgress(3, 4, "flock.mp4", 49, 50, 100, 3, "track", 5.0, 10.0, 95.0)
-    assert later.line == "video 3 of 4, frame 50 of 100, 3 objects, 10.0 frames/s, 2 min left"
+    assert later.line == "video 3 of 4 (flock.mp4), frame 50 of 100, 3 objects, 10.0 frames/s, 2 min left"
     assert later.fraction == 0.625
     repairing = JobProgress(1, 1, "flock.mp4", 99, 100, 100, 3, "repair", 10.0, 10.0, None)
     assert repairing.line == "repairing identities of 3 objects"

@@ -300,7 +300,7 @@ def test_execute_in_the_app_yields_live_progress(
     assert names[-2:] == ["notify", "reload_dataset"]
     shown = [m["params"] for m in messages if m["operator_uri"] == "set_progress"]
     assert (shown[0]["label"], shown[-1]["progress"]) == ("Loading models", 1)
-    assert any("video 1 of 2, frame" in m["label"] for m in shown)
+    assert any("video 1 of 2 (flock.mp4), frame" in m["label"] for m in shown)
     assert messages[-2]["params"]["variant"] == "success"
     assert [len(labels.read_tracks(sample, "tracks")) for sample in dataset] == [3, 3]
 
