@@ -17,6 +17,8 @@ __all__ = ["Target", "check_targets", "targets_table"]
 
 _OF_OTHERS = ("IoU re-matching", "SAM2MOT gates", "GTA", "GTA, fitted")
 _PEOPLE, _LOOK_ALIKES = "people", "look-alikes"
+_MIN_SAMPLES = 100
+"""Fewer confidences of a group say nothing: ten bins of ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def check_targets(
         harm = _sum(_ours(rows["harm"]), lambda r: r.harm)
         found.append(_at_most("real, nothing injected: broken and falsely joined", 0, harm.part, _count(harm)))
     for part, members in rows.items():
-        found += _calibration(part, [r for r in _ours(members) if r.group != TRUE])
+        found += _calibration(part, [r for r in _ours(members) if r.group != TRUE], by_group=part != "synthetic")
     if timing is not None:
         about = f"audit of {timing['minutes']:g} minutes, {timing['objects']:g} objects, seconds"
         found.append(_at_most(about, 60, timing["seconds"]))
@@ -103,12 +105,19 @@ def _injected(rows: Sequence[Row]) -> Iterator[Target]:
         yield _at_least("injected: lowest change of IDF1, points", 0, lowest.idf1_change, lowest.case)
 
 
-def _calibration(part: str, ours: Sequence[Row]) -> Iterator[Target]:
-    if ours:
-        together = total(ours, "")
+def _calibration(part: str, ours: Sequence[Row], *, by_group: bool) -> Iterator[Target]:
+    """Of all together, and of every group that has enough samples."""
+    for group in (None, *sorted({r.group for r in ours if by_group})):
+        members = [r for r in ours if group in (None, r.group)]
+        if not members:
+            continue
+        together = total(members, "")
+        where = part if group is None else f"{part}, {group}"
         for name, samples in (("frames", together.frame_samples), ("decisions", together.decision_samples)):
-            error = expected_calibration_error(samples)
-            yield _at_most(f"{part}: calibration error of {name}", 0.05, error, f"{len(samples.outcomes)} samples")
+            count = len(samples.outcomes)
+            if group is None or count >= _MIN_SAMPLES:
+                error = expected_calibration_error(samples)
+                yield _at_most(f"{where}: calibration error of {name}", 0.05, error, f"{count} samples")
 
 
 def _ours(rows: Sequence[Row]) -> list[Row]:
