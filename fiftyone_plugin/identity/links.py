@@ -9,7 +9,7 @@ forget whom it carries.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from fiftyone_plugin.identity.appearance import Calibration, temper
 from fiftyone_plugin.identity.chains import Chains
 from fiftyone_plugin.identity.encounters import Contact, CutKind
+from fiftyone_plugin.identity.handovers import Continuation
 from fiftyone_plugin.identity.meetings import JointAbsence
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import IntArray
@@ -110,6 +111,7 @@ def solve_links(
     calibration: Calibration,
     *,
     absences: Sequence[JointAbsence] = (),
+    continuations: Sequence[Continuation] = (),
     forbidden: frozenset[tuple[int, int]] = frozenset(),
     forced: frozenset[tuple[int, int]] = frozenset(),
     bonuses: Mapping[str, float] | None = None,
@@ -123,6 +125,7 @@ def solve_links(
         contacts: Contacts of the tracks they are parts of.
         calibration: Similarity to log-odds, for this video.
         absences: When two of these tracks were away at once.
+        continuations: Where one of these tracks begins along the path of another one.
         forbidden: Links that must not be made (they were too weak, or a person said no).
         forced: Links that must be made, because a person said so.
         bonuses: By phrase, log-odds added to every link: how a known number of objects is met.
@@ -130,13 +133,16 @@ def solve_links(
     """
     options = options or LinkOptions()
     priors = _candidate_priors(tracklets, nodes, contacts, absences, calibration, options)
+    going_on = _told_by_continuations(tracklets, nodes, continuations, options)
+    for pair in going_on:
+        priors.setdefault(pair, (options.resuming_elsewhere, False))
     for pair, (prior, is_keep) in list(priors.items()):
         priors[pair] = (prior + (bonuses or {}).get(tracklets[pair[1]].phrase, 0.0), is_keep)
     for pair in forbidden:
         priors.pop(pair, None)
     priors |= {pair: (_SAID, priors.get(pair, (0.0, False))[1]) for pair in forced}
     place = {node: k for k, node in enumerate(nodes)}
-    told = _told_by_handovers(tracklets, nodes, contacts, priors)
+    told = going_on | _told_by_handovers(tracklets, nodes, contacts, priors)
     values = {pair: _value(tracklets, pair, *prior, told.get(pair), options) for pair, prior in priors.items()}
     views = calibration.pooled([tracklets[n].views for n in nodes])
     table = {(place[i], place[j]): link.total for (i, j), link in values.items()}
@@ -327,6 +333,37 @@ def _told_by_handovers(
     return told
 
 
+def _told_by_continuations(
+    tracklets: Sequence[Tracklet],
+    nodes: Sequence[int],
+    continuations: Sequence[Continuation],
+    options: LinkOptions,
+) -> dict[tuple[int, int], float]:
+    """Log-odds (nats) of motion for links where a track begins along the path of another one.
+
+    A tracklet that says too little about itself to take part follows its track, so that the next one of the track
+    speaks for it.
+    """
+    taking_part = set(nodes)
+    by_track: dict[int, list[Tracklet]] = {}
+    for t in sorted(tracklets, key=lambda t: t.start):
+        by_track.setdefault(t.track_id, []).append(t)
+
+    def nearest(pieces: Iterable[Tracklet]) -> int | None:
+        for t in pieces:
+            if t.index in taking_part or t.copy_of is not None:
+                return t.index if t.copy_of is None else None
+        return None
+
+    told: dict[tuple[int, int], float] = {}
+    for c in continuations:
+        i = nearest(t for t in reversed(by_track.get(c.source, [])) if t.stop <= c.last_frame + 1)
+        j = nearest(by_track.get(c.target, []))
+        if i is not None and j is not None and _fits(tracklets[i], tracklets[j], options):
+            told[i, j] = max(c.log_odds, motion_log_odds(tracklets[i], tracklets[j], options))
+    return told
+
+
 def _value(
     tracklets: Sequence[Tracklet],
     pair: tuple[int, int],
@@ -335,7 +372,7 @@ def _value(
     told: float | None,
     options: LinkOptions,
 ) -> Link:
-    """What speaks for a link besides looks; `told` is what a handover says of motion."""
+    """What speaks for a link besides looks; `told` is what `handovers` says of motion."""
     a, b = tracklets[pair[0]], tracklets[pair[1]]
     motion = motion_log_odds(a, b, options) if told is None else told
     total = prior + motion

@@ -17,7 +17,7 @@ from fiftyone_plugin.identity.confidence import doubt, frame_confidences, with_j
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.identity.counts import Doubts, solve_counted
 from fiftyone_plugin.identity.encounters import Contact, CutKind, find_contacts
-from fiftyone_plugin.identity.handovers import find_handovers
+from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
 from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, solve_links
 from fiftyone_plugin.identity.meetings import JointAbsence, find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import settle_orphans
@@ -34,6 +34,12 @@ from fiftyone_plugin.types import (
 )
 
 __all__ = ["Resolution", "resolve"]
+
+_NEAR_VIEWS = 6
+"""Views on each side of a fragment whose mean is compared."""
+_MAX_LEAP = 3.0
+"""Largest change of looks across a fragment, in usual ones: `appearance.calibrate` takes longer steps for another
+object, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,11 @@ def resolve(
     for contact in contacts:
         doubled[contact.track_ids] = doubled.get(contact.track_ids, ()) + contact.duplicates
     calibration = calibrate(tracks, galleries, is_same_object=doubled)
+    # Boxes alone join nothing: what hides an object need not have a box, and no view could object.
+    is_seen = any((g.weights > 0).any() for g in galleries.values())
+    continuations = find_continuations(still, contacts) if is_seen and not supports else []
+    if not len(calibration.between):
+        continuations = _without_leaps(continuations, galleries)
     rules = requirements_of(constraints, tracks)
     changes = [cut for g in galleries.values() for cut in find_changes(g, calibration)]
     tracklets = cut_tracks(still, galleries, contacts, supports, changes=changes, said=rules.cuts)
@@ -109,7 +120,7 @@ def resolve(
 
     def solve(bonuses: Mapping[str, float]) -> tuple[Links, Doubts]:
         return _solve_until_firm(
-            tracklets, nodes, contacts, absences, calibration, options, link_options, rules, bonuses
+            tracklets, nodes, contacts, absences, continuations, calibration, options, link_options, rules, bonuses
         )
 
     links, abstained = solve_counted(solve, tracklets, nodes, options.counts)
@@ -137,6 +148,31 @@ def _borne_out(gallery: Gallery, support: Support | None) -> Gallery:
     nearest = np.where(away[0] < away[1], looks[0], looks[1])
     # Without the weight, not without the row: a copy of all embeddings would be the largest thing in memory.
     return replace(gallery, weights=gallery.weights * support.matched[nearest].astype(np.float32))
+
+
+def _without_leaps(continuations: Sequence[Continuation], galleries: Mapping[int, Gallery]) -> list[Continuation]:
+    """Continuations across which looks change no more than they do along a track.
+
+    For videos in which no two are seen at the same time, so that looks cannot be calibrated: a cut to another scene
+    changes them by more, even where the same place is taken.
+    """
+    views = {i: (g.frame_indices[g.weights > 0], g.embeddings[g.weights > 0]) for i, g in galleries.items()}
+    usual = [
+        float(np.linalg.norm(rows[k - _NEAR_VIEWS : k].mean(axis=0) - rows[k : k + _NEAR_VIEWS].mean(axis=0)))
+        for _, rows in views.values()
+        for k in range(_NEAR_VIEWS, len(rows) - _NEAR_VIEWS + 1, _NEAR_VIEWS)
+    ]
+    kept = []
+    for c in continuations:
+        if not usual or c.source not in views or c.target not in views:
+            continue
+        frames, rows = views[c.source]
+        before, after = rows[frames <= c.last_frame][-_NEAR_VIEWS:], views[c.target][1][:_NEAR_VIEWS]
+        if len(before) and len(after):
+            leap = float(np.linalg.norm(before.mean(axis=0) - after.mean(axis=0)))
+            if leap <= _MAX_LEAP * float(np.median(usual)):
+                kept.append(c)
+    return kept
 
 
 def _is_evident(t: Tracklet) -> bool:
@@ -183,6 +219,7 @@ def _solve_until_firm(
     nodes: Sequence[int],
     contacts: Sequence[Contact],
     absences: Sequence[JointAbsence],
+    continuations: Sequence[Continuation],
     calibration: Calibration,
     options: IdentityOptions,
     link_options: LinkOptions | None,
@@ -206,6 +243,7 @@ def _solve_until_firm(
             contacts,
             calibration,
             absences=absences,
+            continuations=continuations,
             forbidden=frozenset(forbidden),
             forced=forced,
             bonuses=bonuses,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fiftyone_plugin.identity import apply_repairs, resolve
 from fiftyone_plugin.identity.encounters import Contact, Handover, find_contacts
-from fiftyone_plugin.identity.handovers import find_handovers
+from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
+from fiftyone_plugin.identity.links import AUDIT
 from fiftyone_plugin.types import RepairKind, Track
 
 
@@ -116,3 +117,129 @@ def test_looks_that_say_otherwise_outweigh_a_handover(make_track: Any, make_gall
     seen = [f for f in frames.tolist() if not 32 <= f < 48]
     galleries = {i: make_gallery(i, seen, i, noise=0.02) for i in (1, 2)}
     assert resolve(tracks, galleries).repairs == ()
+
+
+def trembling(
+    make_track: Any, track_id: int, frames: Any, *, seed: int = 0, y: float = 50, noise: float = 0.3
+) -> Track:
+    """A square of 20 pixels that walks to the right and trembles, the same way in every call with the same seed."""
+    at = np.asarray(list(frames))
+    rng = np.random.default_rng(seed)
+    tremor = rng.normal(0, noise, (200, 4))
+    centres = np.stack([100 + 1.5 * at, np.full(len(at), y)], axis=1)
+    return make_track(track_id, at, boxes=np.concatenate([centres - 10, centres + 10], axis=1) + tremor[at])
+
+
+def fragments(make_track: Any, *, gap: int = 1, seed: int = 0, noise: float = 0.3) -> tuple[Track, Track]:
+    """One object as tracks 1 and 2."""
+    return (
+        trembling(make_track, 1, range(40), seed=seed, noise=noise),
+        trembling(make_track, 2, range(40 + gap, 80), seed=seed, noise=noise),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(gap=st.integers(0, 3), seed=st.integers(0, 10_000), noise=st.floats(0, 0.5))
+def test_track_that_goes_on_as_another_is_told(make_track: Any, gap: int, seed: int, noise: float) -> None:
+    (told_once,) = find_continuations(fragments(make_track, gap=gap, seed=seed, noise=noise))
+    assert (told_once.source, told_once.last_frame, told_once.target) == (1, 39, 2)
+    assert 0 < told_once.log_odds <= 6
+
+
+def test_longer_gap_is_not_told(make_track: Any) -> None:
+    assert find_continuations(fragments(make_track, gap=4)) == []
+    assert len(find_continuations(fragments(make_track, gap=4), max_gap_frames=4)) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), noise=st.floats(0, 2), angle=st.floats(0, 6.3), distance=st.floats(20, 60))
+def test_track_that_begins_an_object_away_is_too_weak_to_join(
+    make_track: Any, seed: int, noise: float, angle: float, distance: float
+) -> None:
+    a, b = fragments(make_track, seed=seed, noise=noise)
+    shift = np.tile(distance * np.array([np.cos(angle), np.sin(angle)]), 2).astype(np.float32)
+    told_odds = [
+        c.log_odds for c in find_continuations((a, make_track(2, b.frame_indices, boxes=b.boxes_xyxy + shift)))
+    ]
+    assert all(odds < -AUDIT.resuming_elsewhere for odds in told_odds)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    gap=st.integers(0, 3),
+    seed=st.integers(0, 10_000),
+    noise=st.floats(0.1, 2),
+    scale=st.floats(0.5, 8),
+    shift=st.floats(-300, 300),
+)
+def test_odds_do_not_depend_on_the_direction_of_time_or_the_size_of_the_picture(
+    make_track: Any, gap: int, seed: int, noise: float, scale: float, shift: float
+) -> None:
+    tracks = fragments(make_track, gap=gap, seed=seed, noise=noise)
+    # Without the limit, so that the odds themselves are compared.
+    usual = {(c.source, c.target): c.log_odds for c in find_continuations(tracks, max_log_odds=100)}
+    back = [make_track(t.track_id, 100 - t.frame_indices[::-1], boxes=t.boxes_xyxy[::-1]) for t in tracks]
+    large = [make_track(t.track_id, t.frame_indices, boxes=scale * t.boxes_xyxy + shift) for t in tracks]
+    in_reverse = {(c.target, c.source): c.log_odds for c in find_continuations(back, max_log_odds=100)}
+    enlarged = {(c.source, c.target): c.log_odds for c in find_continuations(large, max_log_odds=100)}
+    assert in_reverse == pytest.approx(usual, abs=0.05)
+    assert enlarged == pytest.approx(usual, abs=0.05)
+
+
+@pytest.mark.parametrize("noise", [0.05, 4.0], ids=["steady", "unsteady"])
+def test_boxes_that_tremble_tell_less(make_track: Any, noise: float) -> None:
+    """The same step says less the more all boxes of the video stray."""
+    others = [trembling(make_track, 10 + k, range(80), seed=k, y=200 + 60.0 * k, noise=noise) for k in range(4)]
+    told_odds = [
+        c.log_odds for c in find_continuations((*fragments(make_track, noise=0.05), *others), max_log_odds=100)
+    ]
+    assert (told_odds[0] > 14) if noise < 1 else (told_odds == [] or told_odds[0] < 8)
+
+
+def test_two_tracks_that_could_go_on_are_both_left(make_track: Any) -> None:
+    a, b = fragments(make_track)
+    rival = make_track(3, b.frame_indices, boxes=b.boxes_xyxy + np.float32(0.4))
+    assert all(c.log_odds < 1 for c in find_continuations((a, b, rival)))
+
+
+def test_two_tracks_that_could_have_been_before_are_both_left(make_track: Any) -> None:
+    a, b = fragments(make_track)
+    rival = make_track(3, a.frame_indices, boxes=a.boxes_xyxy + np.float32(0.4))
+    assert all(c.log_odds < 1 for c in find_continuations((a, rival, b)))
+
+
+def test_track_that_is_there_all_the_time_is_a_rival(make_track: Any) -> None:
+    """Of a track on the same object that does not end, either could be the one that goes on."""
+    a, b = fragments(make_track)
+    stays = trembling(make_track, 3, range(80), seed=5)
+    assert all(c.log_odds < 1 for c in find_continuations((a, b, stays)))
+
+
+@pytest.mark.parametrize(("offset", "is_told"), [(4.0, False), (16.0, True)], ids=["mostly-hidden", "in-sight"])
+def test_nothing_is_told_of_what_is_behind_another_track(make_track: Any, offset: float, is_told: bool) -> None:
+    a, b = fragments(make_track, noise=0.1)
+    stands = make_track(3, range(80), start_xy=(160, 50 + offset), size=24)
+    assert bool(find_continuations((a, b, stands))) is is_told
+
+
+@pytest.mark.parametrize("rows", [1, 2], ids=["one-box", "two-boxes"])
+def test_fragment_too_short_to_have_a_speed_is_not_told(make_track: Any, rows: int) -> None:
+    a, _ = fragments(make_track)
+    assert find_continuations((a, trembling(make_track, 2, range(41, 41 + rows)))) == []
+
+
+def test_track_without_boxes_is_passed_over(make_track: Any) -> None:
+    assert find_continuations(()) == []
+    assert len(find_continuations((*fragments(make_track), make_track(3, [])))) == 1
+
+
+def test_object_that_a_takeover_left_is_told_to_go_on(make_track: Any, part: Any, joined: Any) -> None:
+    """Track 1 takes over the object of track 2, which ends; the object that 1 was on goes on as track 3."""
+    a = make_track(1, range(80), start_xy=(40, 50), step_xy=(2, 0))
+    b = make_track(2, range(80), start_xy=(200, 64), step_xy=(-2, 0))
+    tracks = (joined(part(a, 0, 39), part(b, 39)), part(b, 0, 39), part(a, 41, track_id=3))
+    contacts = find_handovers(tracks, find_contacts(tracks))
+    assert find_continuations(tracks) == []
+    (told_once,) = find_continuations(tracks, contacts)
+    assert (told_once.source, told_once.last_frame, told_once.target) == (1, 38, 3)
+    assert isinstance(told_once, Continuation)

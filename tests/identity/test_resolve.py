@@ -16,7 +16,7 @@ from fiftyone_plugin.identity import apply_repairs, resolve
 from fiftyone_plugin.identity.resolve import _borne_out
 from fiftyone_plugin.interfaces import FrameSource
 from fiftyone_plugin.synthetic import scenes
-from fiftyone_plugin.types import Gallery, Outcome, Support, Track
+from fiftyone_plugin.types import Gallery, Outcome, RepairKind, Support, Track
 from fiftyone_plugin.video import open_source
 
 SHARED = Path(os.environ.get("SHEPHERD_EVALDATA", Path(__file__).parents[3] / "shared" / "evaldata"))
@@ -237,6 +237,76 @@ def test_ten_animals_over_minutes_are_settled_in_seconds(make_track: Any, make_g
     assert time.perf_counter() - began < 20
     assert len(result.encounters) > 80
     assert result.repairs == ()
+
+
+def broken(make_track: Any, part: Any, *, gap: int = 2) -> tuple[Track, ...]:
+    """Track 1 goes on as track 3; 2 and, for looks to be known well, 4 to 9 stay away from both."""
+    whole = make_track(1, range(80), start_xy=(40, 50), step_xy=(2, 0))
+    others = [make_track(i, range(80), start_xy=(40, 50 * (i + 1)), step_xy=(1, 0)) for i in (2, *range(4, 10))]
+    return part(whole, 0, 40), part(whole, 40 + gap, track_id=3), *others
+
+
+def galleries_of(tracks: Any, make_gallery: Any, *, third: int, spread: float) -> dict[int, Gallery]:
+    """Views of every frame; track 3 shows the object of the track `third`."""
+    who = {t.track_id: t.track_id for t in tracks} | {3: third}
+    return {i: make_gallery(i, t.frame_indices.tolist(), who[i], spread=spread) for t in tracks for i in [t.track_id]}
+
+
+def test_fragment_of_look_alikes_is_joined(make_track: Any, make_gallery: Any, part: Any) -> None:
+    tracks = broken(make_track, part)
+    result = resolve(tracks, galleries_of(tracks, make_gallery, third=1, spread=0))
+    (repair,) = result.repairs
+    assert (repair.kind, repair.start, repair.continues) == (RepairKind.REASSIGN, 42, {3: (1, 39)})
+    (decision,) = [d for d in result.decisions if d.encounter.encounter_id == repair.encounter_id]
+    assert decision.outcome is Outcome.REASSIGN
+    assert decision.terms["motion"] > 4
+
+
+def test_fragment_is_left_where_there_are_no_pictures(make_track: Any, part: Any) -> None:
+    assert resolve(broken(make_track, part), {}).repairs == ()
+
+
+def test_fragment_after_a_longer_gap_is_left_where_looks_do_not_tell(
+    make_track: Any, make_gallery: Any, part: Any
+) -> None:
+    tracks = broken(make_track, part, gap=8)
+    assert resolve(tracks, galleries_of(tracks, make_gallery, third=1, spread=0)).repairs == ()
+
+
+def test_somebody_else_at_the_same_place_is_not_joined(make_track: Any, make_gallery: Any, part: Any) -> None:
+    tracks = broken(make_track, part)
+    assert resolve(tracks, galleries_of(tracks, make_gallery, third=3, spread=1)).repairs == ()
+
+
+def test_fragment_of_a_single_object_is_joined(make_track: Any, make_gallery: Any, part: Any) -> None:
+    first, second, *_ = broken(make_track, part)
+    galleries = galleries_of((first, second), make_gallery, third=1, spread=1)
+    (repair,) = resolve((first, second), galleries).repairs
+    assert repair.continues == {3: (1, 39)}
+
+
+@pytest.mark.parametrize("seen", ["another", "nothing", "too-little"])
+def test_fragment_of_a_single_object_is_left_if_looks_do_not_bear_it_out(
+    make_track: Any, make_gallery: Any, part: Any, seen: str
+) -> None:
+    """Nobody is there to compare with, but a cut to another scene changes looks by more than time does."""
+    first, second, *_ = broken(make_track, part)
+    galleries = {
+        "another": galleries_of((first, second), make_gallery, third=3, spread=1),
+        "nothing": galleries_of((first,), make_gallery, third=1, spread=1),
+        "too-little": {1: make_gallery(1, [38, 39], 1), 3: make_gallery(3, [42, 43], 1)},
+    }[seen]
+    assert resolve((first, second), galleries).repairs == ()
+
+
+def test_fragment_whose_end_says_nothing_of_itself_is_joined(make_track: Any, make_gallery: Any, part: Any) -> None:
+    """A last stretch without views, cut off by a contact, takes no part by itself: its track does."""
+    first, second, *_ = broken(make_track, part)
+    passing = make_track(2, range(20, 80), start_xy=(-34, 66), step_xy=(4, 0))
+    tracks = (first, passing, second)
+    seen = {1: range(30), 2: range(50, 80), 3: range(50, 80)}
+    galleries = {i: make_gallery(i, frames, i % 2, spread=0) for i, frames in seen.items()}
+    assert 3 in {i for r in resolve(tracks, galleries).repairs for i in r.continues}
 
 
 def test_views_at_whose_nearest_look_nothing_was_found_do_not_count(make_gallery: Any) -> None:
