@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fiftyone_plugin.benchmarks import identity_tables as tables
-from fiftyone_plugin.benchmarks.identity_baselines import FITTED, gta, oracle, rematch_by_overlap
+from fiftyone_plugin.benchmarks.identity_baselines import FITTED, gta, oracle, oracle_of_links, rematch_by_overlap
 from fiftyone_plugin.benchmarks.identity_cases import Answer, Case, Method, Row, no_repair, run, shepherd
 from fiftyone_plugin.benchmarks.identity_injection import KINDS, inject
 from fiftyone_plugin.benchmarks.identity_real import RealSequence, read_sequence, sequence_names
@@ -87,6 +87,7 @@ def measure_synthetic(
                 "our carriers, no identity": lambda case: Answer(case.evidence.tracks),
                 tables.OURS: shepherd,
                 **({tables.FINISHED: lambda _, w=walked: w.finished()} if has_masks else {}),  # type: ignore[misc]
+                "oracle of links": oracle_of_links,
                 "oracle": oracle,
             }
             yield from run(walked.case, _chosen(known, methods))

@@ -1,4 +1,4 @@
-"""What others do about identity, on tracks that exist: re-matching by overlap, GTA; and an oracle as the ceiling.
+"""What others do about identity, on tracks that exist: re-matching by overlap, GTA; and two oracles as the ceiling.
 
 Each is written anew from its publication and given the same tracks and embeddings as the identity layer. Methods that
 act while masks are propagated are in `identity_walks.py`.
@@ -6,6 +6,7 @@ act while masks are propagated are in `identity_walks.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from fiftyone_plugin.benchmarks.identity_cases import Answer, Case
 from fiftyone_plugin.benchmarks.identity_injection import take
 from fiftyone_plugin.geometry import box_iou
+from fiftyone_plugin.identity import resolve
 from fiftyone_plugin.metrics.similarity import pair_tracks
 from fiftyone_plugin.types import FloatArray, Gallery, IntArray, Track
 
-__all__ = ["FITTED", "PUBLISHED", "GtaOptions", "gta", "oracle", "rematch_by_overlap"]
+__all__ = ["FITTED", "PUBLISHED", "GtaOptions", "gta", "oracle", "oracle_of_links", "rematch_by_overlap"]
 
 _REDETECT_FRAMES = 16
 _MIN_REMATCH_IOU = 0.5
@@ -232,6 +234,42 @@ def oracle(case: Case) -> Answer:
                 owner[row] = 0 if owner[row] else offset + track.track_id
         for object_id in np.unique(owner[owner > 0]).tolist():
             pieces.setdefault(object_id, []).append((track, np.flatnonzero(owner == object_id)))
+    return Answer(tuple(take(i, parts) for i, parts in sorted(pieces.items())))
+
+
+def oracle_of_links(case: Case) -> Answer:
+    """Every stretch that the identity layer cuts tracks into given to the object it mostly shows, by the truth.
+
+    What linking can reach at most with these stretches: masks that lie on two objects, or move over unseen, stay so.
+    Where two stretches show one object at once, the one that shows it more often is kept; those that show nobody are
+    taken out.
+    """
+    evidence = case.evidence
+    resolution = resolve(evidence.tracks, evidence.galleries, evidence.supports, camera=evidence.camera)
+    pairing = pair_tracks(case.truth, evidence.tracks)
+    shown: dict[tuple[int, int], int] = {}
+    for frame in pairing.frames:
+        for column, p in enumerate(frame.predictions.tolist()):
+            row = int(frame.similarity[:, column].argmax()) if len(frame.objects) else 0
+            if len(frame.objects) and frame.similarity[row, column] >= 0.5:
+                shown[pairing.prediction_ids[p], frame.frame_index] = pairing.object_ids[int(frame.objects[row])]
+    tracks = {t.track_id: t for t in evidence.tracks}
+    found: list[tuple[int, int, Track, IntArray]] = []
+    for track_id, start, stop, _ in resolution.confidences:
+        frames = tracks[track_id].frame_indices
+        rows = np.flatnonzero((frames >= start) & (frames < stop))
+        seen = Counter(shown[key] for key in ((track_id, int(f)) for f in frames[rows]) if key in shown)
+        if seen:
+            object_id, count = seen.most_common(1)[0]
+            found.append((count, object_id, tracks[track_id], rows))
+    pieces: dict[int, list[tuple[Track, IntArray]]] = {}
+    taken: dict[int, set[int]] = {}
+    for _, object_id, track, rows in sorted(found, key=lambda f: -f[0]):
+        known = taken.setdefault(object_id, set())
+        rows = rows[[int(f) not in known for f in track.frame_indices[rows]]]
+        if len(rows):
+            known.update(track.frame_indices[rows].tolist())
+            pieces.setdefault(object_id, []).append((track, rows))
     return Answer(tuple(take(i, parts) for i, parts in sorted(pieces.items())))
 
 

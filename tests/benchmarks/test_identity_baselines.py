@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytest
 
 from fiftyone_plugin import metrics
-from fiftyone_plugin.benchmarks.identity_baselines import GtaOptions, gta, oracle, rematch_by_overlap
+from fiftyone_plugin.benchmarks.identity_baselines import GtaOptions, gta, oracle, oracle_of_links, rematch_by_overlap
 from fiftyone_plugin.benchmarks.identity_cases import Case, no_repair, run
-from fiftyone_plugin.benchmarks.identity_injection import KINDS, inject
+from fiftyone_plugin.benchmarks.identity_injection import KINDS, inject, take
 from fiftyone_plugin.pipeline.settle import Evidence
 from fiftyone_plugin.types import Gallery, Track
 
@@ -67,6 +68,22 @@ def test_oracle_is_the_ceiling(crossing: list[Track], kind: str) -> None:
     # only frames that the failure took out are missing
     found = sum(map(len, broken)) / sum(map(len, crossing))
     assert reached == pytest.approx(2 * found / (1 + found), abs=1e-6)
+
+
+def test_oracle_of_links_joins_what_is_cut_and_leaves_what_is_not(make_track: MakeTrack) -> None:
+    """A gap cuts the first track, and it shows another object behind it; the second one moves over without a trace."""
+    truth = [make_track(1, range(60)), make_track(2, range(60), y=100), make_track(3, range(60), y=200)]
+    jumping = take(1, [(truth[0], np.arange(20)), (truth[1], np.arange(30, 60))])
+    result = {t.track_id: t for t in oracle_of_links(case(truth, [jumping])).tracks}
+    assert {i: t.frame_indices.tolist() for i, t in result.items()} == {1: [*range(20)], 2: [*range(30, 60)]}
+    assert f1(truth, oracle_of_links(case(truth, truth)).tracks) == 1.0
+
+
+def test_oracle_of_links_keeps_one_of_two_that_show_the_same(make_track: MakeTrack) -> None:
+    truth = [make_track(1, range(60))]
+    doubled = [make_track(1, range(40)), make_track(2, range(30, 60))]
+    (track,) = oracle_of_links(case(truth, doubled)).tracks
+    assert track.frame_indices.tolist() == [*range(60)]
 
 
 def test_run_scores_every_method_and_no_repair_changes_nothing(crossing: list[Track]) -> None:
