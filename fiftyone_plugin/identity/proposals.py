@@ -212,11 +212,12 @@ class _Writer:
         )
 
     def _decide(self, e: Encounter, outcome: Outcome, margin: float, log_odds: float, link: Link | None) -> None:
-        """Keep the weightiest decision of an encounter: a change before a doubt before a confirmation."""
+        """Keep the weightiest decision of an encounter: a change before a doubt before a confirmation; of two, the less
+        certain one."""
         terms = {} if link is None else {"prior": link.prior, "appearance": link.appearance, "motion": link.motion}
         decision = Decision(e, outcome, margin, probability(log_odds), terms)
         known = self.decisions.get(e.encounter_id)
-        if known is None or (-_WEIGHT[outcome], margin) < (-_WEIGHT[known.outcome], known.margin):
+        if known is None or _rank(decision) < _rank(known):
             self.decisions[e.encounter_id] = decision
 
     def _encounter(self, t: Tracklet, *, others: tuple[int, ...] = (), since: int | None = None) -> Encounter:
@@ -232,10 +233,11 @@ class _Writer:
             is_new = since is not None or t.cut is None or t.cut.kind is CutKind.GAP
             kind = EncounterKind.RETURN if is_new else EncounterKind.OCCLUSION
             start, stop, ids = max(t.start - 1, 0) if since is None else since, t.start + 1, {t.track_id, *others}
-        start = min(start, t.start)
+        # Cuts are not exact: the first tracklet that begins shortly before a contact says where its encounter starts.
         key = (kind, start, max(stop, start + 1), tuple(sorted(ids)))
         if key not in self.encounters:
-            self.encounters[key] = Encounter(len(self.encounters) + 1, kind, t.phrase, start, key[2], key[3])
+            first = min(start, t.start)
+            self.encounters[key] = Encounter(len(self.encounters) + 1, kind, t.phrase, first, key[2], key[3])
         return self.encounters[key]
 
     def _contact_at(self, t: Tracklet) -> Contact | None:
@@ -305,3 +307,7 @@ class _Writer:
                 root = self._predecessor[root]
             result[t.index] = result[root]
         return result
+
+
+def _rank(decision: Decision) -> tuple[int, float]:
+    return -_WEIGHT[decision.outcome], decision.confidence

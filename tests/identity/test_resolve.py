@@ -109,11 +109,6 @@ def test_unsure_exchange_is_left_to_a_person(crossing: Any) -> None:
     assert {d.outcome for d in result.decisions if d.encounter.track_ids == (1, 2)} == {Outcome.ABSTAIN}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a tracklet that begins shortly before a contact opens a second encounter for it, and what is left after "
-    "abstaining is judged without the links that were doubted, so that its confidence is too high",
-)
 def test_unsure_exchange_is_one_doubtful_encounter(crossing: Any) -> None:
     result = resolve(*crossing(is_exchanged=True), options=IdentityOptions(min_margin=1000.0))
     (decision,) = (d for d in result.decisions if d.encounter.track_ids == (1, 2))
