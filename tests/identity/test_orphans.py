@@ -26,7 +26,8 @@ def test_other_look_alone_makes_no_new_identity(make_track: Any, make_gallery: A
     result = resolve(tracks, galleries)
     assert result.repairs == ()
     doubtful = [d for d in result.decisions if d.outcome is Outcome.ABSTAIN]
-    assert [(d.encounter.track_ids, d.margin, d.confidence) for d in doubtful] == [((1,), 0.0, 0.5)]
+    assert [(d.encounter.track_ids, d.margin) for d in doubtful] == [((1,), 0.0)]
+    assert 0.5 < doubtful[0].confidence < 0.75  # tracks of others are mostly right
     assert abs(doubtful[0].encounter.start - 60) <= 5
 
 
