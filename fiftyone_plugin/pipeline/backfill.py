@@ -14,6 +14,7 @@ import numpy as np
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.geometry import decode_mask, mask_boxes
 from fiftyone_plugin.interfaces import Embedder, FrameSource, Propagator
+from fiftyone_plugin.pipeline.memory import trim_memory
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.pipeline.walk import Birth
@@ -59,6 +60,7 @@ def fill_back(
         if len(window) < 2:
             continue
         _fill_window(window, track_ids, tracks, supports, propagator, embedder, recorder, options)
+        trim_memory()
         tracks = {t.track_id: t for t in recorder.tracks()} if len(by_frame) > 1 else tracks
 
 

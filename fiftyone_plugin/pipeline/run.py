@@ -20,7 +20,7 @@ from fiftyone_plugin.interfaces import FeedableSession, FrameSource
 from fiftyone_plugin.pipeline.backends import Backends
 from fiftyone_plugin.pipeline.backfill import fill_back
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
-from fiftyone_plugin.pipeline.memory import peak_memory_mb
+from fiftyone_plugin.pipeline.memory import TRIM_FRAMES, peak_memory_mb, trim_memory
 from fiftyone_plugin.pipeline.mend import mend
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.settle import Evidence, settle
@@ -106,6 +106,8 @@ def track(
             break
         walk.step(frame)
         done += 1
+        if done % TRIM_FRAMES == 0:
+            trim_memory()
         if on_progress is not None:
             on_progress(Progress(frame.index, done, total, walk.live_tracks, "track", time.perf_counter() - began))
     if not at.is_walked:
@@ -119,6 +121,7 @@ def track(
             last = options.start + max(done - 1, 0)
             on_progress(Progress(last, done, total, walk.live_tracks, "repair", time.perf_counter() - began))
         fill_back(source, models.propagator, models.embedder, recorder, walk.births, options)
+        trim_memory()
         evidence = Evidence(recorder.tracks(), recorder.galleries(), recorder.supports(), walk.camera.path)
         if on_evidence is not None:
             on_evidence(evidence)

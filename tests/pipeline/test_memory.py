@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fiftyone_plugin.pipeline import memory
-from fiftyone_plugin.pipeline.memory import peak_memory_mb
+from fiftyone_plugin.pipeline.memory import peak_memory_mb, trim_memory
 
 
 @pytest.fixture
@@ -62,3 +62,34 @@ def test_peak_is_read_from_the_status_file_where_it_says(
     monkeypatch.setattr(sys, "platform", "linux")
     (tmp_path / "status").write_text(status)
     assert peak_memory_mb() == expected
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library's own way")
+def test_what_was_freed_between_what_is_kept_is_given_back() -> None:
+    """A process of its own: 100 MiB in pieces of 64 KiB, of which every second page-sized neighbour stays."""
+    code = """
+import numpy as np
+from fiftyone_plugin.pipeline.memory import trim_memory
+
+def resident_mb():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+freed, kept = [], []
+for _ in range(1600):
+    freed.append(np.ones(2**16, np.uint8))
+    kept.append(np.ones(2**12, np.uint8))
+del freed
+before = resident_mb()
+print(int(trim_memory()), before - resident_mb())
+"""
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    could, given_back_mb = child.stdout.split()
+    assert not int(could) or float(given_back_mb) > 50
+
+
+def test_memory_stays_as_it_is_where_the_system_cannot_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory._malloc_trim.cache_clear()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not trim_memory()
+    memory._malloc_trim.cache_clear()
