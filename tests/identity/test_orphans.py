@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.identity.links import Link, Links
+from fiftyone_plugin.identity.orphans import _insert
 from fiftyone_plugin.types import Outcome, RepairKind, Support, Track
 
 
@@ -61,3 +63,12 @@ def test_track_that_the_detector_never_finds_is_taken_out(make_track: Any, make_
     result = resolve(tracks, galleries, supports)
     assert [r.kind for r in result.repairs] == ([] if is_found else [RepairKind.TRIM])
     assert len(apply_repairs(tracks, result.repairs)) == (3 if is_found else 2)
+
+
+def test_stretch_put_between_two_leaves_the_doubt_where_it_was() -> None:
+    """What spoke for the link speaks for what lies behind it; the stretch itself is as doubtful as the link was."""
+    links = Links({0: 2}, {(0, 2): Link(5.0, 1.0, 2.0, 2.0, True)}, {(0, 2): 3.0}, {(0, 2): 4.0}, {2: 6.0})
+    _insert(links, 0, [1], 2)
+    assert links.successor == {0: 1, 1: 2}
+    assert links.behind == {(1, 2): 4.0}
+    assert links.alone == {1: 3.0, 2: 6.0}
