@@ -168,18 +168,22 @@ def speed_preset(name: str) -> PropagationOptions:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceOptions:
-    """Which crops are clean enough to say who somebody is."""
+    """Which crops say who somebody is.
+
+    Masks that the propagator scored count by how clean they are, however poor. Of masks that nobody scored, or boxes,
+    only clean ones count: those are what the limits on overlap, border and area ratio are for.
+    """
 
     min_object_score: float = 0.0
     """Smallest object score, a logit."""
     max_overlap: float = 0.05
-    """Largest box overlap with another track, as a part of the own box, in [0, 1]."""
+    """Unscored masks: largest part that other tracks cover, in [0, 1]; see `embedders.evidence.coverage`."""
     border_px: int = 2
-    """A box nearer to the frame's border than this is cut off by it."""
+    """Unscored masks: a box nearer to the frame's border than this is cut off by it."""
     min_area_px: int = 64
     """Smallest mask area."""
     min_area_ratio: float = 0.6
-    """Smallest area relative to the track's running median, in [0, 1]; also holds upside down for growth."""
+    """Unscored masks: smallest area relative to the running median, in [0, 1]; upside down, it limits growth."""
     every_frames: int = 1
     """A crop is taken from every n-th frame."""
 

@@ -273,8 +273,8 @@ class Gallery:
     track_id: int
     frame_indices: IntArray
     """int64 (M,)."""
-    embeddings: FloatArray
-    """float32 (M, D), unit length."""
+    embeddings: FloatArray | NDArray[np.float16]
+    """float32 or float16 (M, D), unit length."""
     weights: FloatArray
     """float32 (M,) in [0, 1]: how clean each view is; 0 for one that is not to be used."""
     embedder_name: str

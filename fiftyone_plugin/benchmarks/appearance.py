@@ -50,7 +50,8 @@ def log_odds_of_pairs(tracks: Sequence[Track], galleries: Mapping[int, Gallery])
         if len(found := views_between(galleries[t.track_id], start, start + _SPAN_FRAMES)) >= _MIN_VIEWS
     ]
     asked = [views for _, _, views in stretches]
-    table = calibration.log_odds_table(asked, asked)
+    sets = calibration.pooled(asked)
+    table = calibration.log_odds_table(sets, sets)
     one: list[float] = []
     two: list[float] = []
     for (i, (a, start_a, _)), (j, (b, start_b, _)) in combinations(enumerate(stretches), 2):

@@ -97,7 +97,9 @@ def gta(case: Case, options: GtaOptions = PUBLISHED) -> Answer:
             next_id += n > 0
             frames = tracklets[-1].frame_indices
             empty = np.zeros((0, 1), np.float32)
-            galleries.append(empty if known is None else known.embeddings[np.isin(known.frame_indices, frames)])
+            galleries.append(
+                empty if known is None else known.embeddings[np.isin(known.frame_indices, frames)].astype(np.float32)
+            )
     roots = _merge(tracklets, galleries, options)
     return Answer(_joined(tracklets, roots))
 
@@ -107,7 +109,7 @@ def _split(track: Track, known: Gallery | None, options: GtaOptions) -> list[Int
     everything = [np.arange(len(track))]
     if known is None or len(track) < options.min_length_frames or len(known) < 2 * options.min_cluster_views:
         return everything
-    labels = _dbscan(known.embeddings, options)
+    labels = _dbscan(known.embeddings.astype(np.float32), options)
     names, counts = np.unique(labels[labels >= 0], return_counts=True)
     if len(names) < 2:
         return everything

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fiftyone_plugin.benchmarks import identity_store as store
 from fiftyone_plugin.config import EvidenceOptions
 from fiftyone_plugin.embedders.combined import part_sizes
-from fiftyone_plugin.embedders.evidence import coverage, crop_objects, is_clean
+from fiftyone_plugin.embedders.evidence import coverage, crop_objects, judge_views
 from fiftyone_plugin.geometry import decode_mask, ellipse_mask
 from fiftyone_plugin.identity.camera import CameraPath
 from fiftyone_plugin.interfaces import FrameSource
@@ -122,11 +122,12 @@ class ViewTable:
         both = is_present[self.pairs].all(axis=1)
         covered = np.zeros(len(self.frames), np.float32)
         np.maximum.at(covered, self.pairs[both, 0], self.covered[both])
-        is_seen, weights = is_clean(
+        is_seen, weights = judge_views(
             self.boxes_xyxy[rows],
             covered=covered[rows],
             areas_px=self.mask_areas_px[rows],
             object_scores=np.full(len(rows), 10.0, np.float32),
+            mask_scores=None,
             median_areas_px=np.concatenate([_usual_areas(t, self.mask_areas_px[self._rows(t)]) for t in tracks]),
             height_px=self.height_px,
             width_px=self.width_px,

@@ -1,4 +1,4 @@
-"""Evidence: cutting crops out of frames, and saying which of them are clean enough to tell who somebody is.
+"""Evidence: cutting crops out of frames, and saying how much each of them tells of who somebody is.
 
 NumPy only, and the same for every embedder. Knows nothing of embeddings.
 """
@@ -13,10 +13,20 @@ from fiftyone_plugin.config import EvidenceOptions
 from fiftyone_plugin.geometry import box_overlap, crop
 from fiftyone_plugin.types import BoolArray, Crop, FloatArray, Frame
 
-__all__ = ["MIN_WEIGHT", "coverage", "crop_objects", "is_clean"]
+__all__ = ["MIN_WEIGHT", "coverage", "crop_objects", "judge_views"]
 
 MIN_WEIGHT = 1e-3
-"""Even the poorest clean view counts for something."""
+"""Even the poorest view counts for something."""
+
+_GROWTH = 1.3
+_COVERED = 1.6
+_MAX_COVERED = 0.5
+_UNSURE = 6.3
+_MAX_UNSURE = 0.3
+"""Fitted (gamma regression, logarithmic link) to how far, squared, 12,000 views lie from the mean of their animal, in
+the coordinates of `identity.appearance.Calibration`: 25 drawn clips, tracks as they were carried. Of all that is known
+of a view the propagator's own score for the mask tells most: at 0.9 or above the distance is 0.6, below 0.7 it is 6.
+What a mask cut off by the frame's border shows is as good as any other of its area."""
 
 
 def crop_objects(frame: Frame, masks: BoolArray, boxes_xyxy: FloatArray) -> list[Crop]:
@@ -25,12 +35,13 @@ def crop_objects(frame: Frame, masks: BoolArray, boxes_xyxy: FloatArray) -> list
     return [replace(each, frame=frame) for each in cut]
 
 
-def is_clean(
+def judge_views(
     boxes_xyxy: FloatArray,
     *,
     covered: FloatArray,
     areas_px: FloatArray,
     object_scores: FloatArray,
+    mask_scores: FloatArray | None,
     median_areas_px: FloatArray,
     height_px: int,
     width_px: int,
@@ -38,40 +49,44 @@ def is_clean(
 ) -> tuple[BoolArray, FloatArray]:
     """Judge the views of all tracks in one frame.
 
-    A view is clean if the object is visible, no other track in the frame covers it, it is not cut off by the frame's
-    border, and its area is neither tiny nor unlike what it usually is.
+    Where the propagator scored its masks, every view counts whose object is visible and not tiny, the less the more it
+    is covered, unlike its usual size, or doubted: a poor view of somebody who is seldom seen well is better than none.
+    Where nobody scored them, as in tracks of others, a view must also be clean: not covered by another track, not cut
+    off by the frame's border, of about the usual area. Without that, true tracks of people in boxes were harmed.
 
     Args:
         boxes_xyxy: float32 (K, 4), of *all* tracks in the frame, whatever their class; zeros where there is no mask.
         covered: float32 (K,) in [0, 1], how much of each view others cover; see `coverage`.
         areas_px: (K,) mask areas.
         object_scores: (K,) logits.
+        mask_scores: (K,) in [0, 1], overlap with the object that the propagator expects; None where nobody did.
         median_areas_px: (K,) running medians of each track's area; not a number, or 0, where there is none yet.
         height_px: Of the frame.
         width_px: Of the frame.
         options: Limits.
 
     Returns:
-        Which views are clean, bool (K,), and how much each should count, float32 (K,) in (0, 1]:
-        ``sigmoid(object score) * (1 - covered) * (smaller / larger of area and median)``.
+        Which views count, bool (K,), and how much, float32 (K,) in (0, 1]: inverse variance around the object's mean
+        look, relative to a perfect view: ``sigmoid(object score) * likeness ** 1.3 * exp(-1.6 * covered - 6.3 * (1 -
+        mask score))``, where likeness is the smaller of area and median by the larger, and the last two terms stop at
+        0.5 and 0.3.
     """
     areas = np.asarray(areas_px, np.float64)
     has_median = np.nan_to_num(median_areas_px) > 0
     medians = np.where(has_median, median_areas_px, areas).astype(np.float64)
     likeness = np.minimum(areas, medians) / np.maximum(np.maximum(areas, medians), 1)
 
-    limits = np.array([width_px, height_px], np.float32) - options.border_px
-    is_inside = ((boxes_xyxy[:, :2] >= options.border_px) & (boxes_xyxy[:, 2:] <= limits)).all(axis=1)
-    clean = (
-        (object_scores >= options.min_object_score)
-        & (covered <= options.max_overlap)
-        & is_inside
-        & (areas >= options.min_area_px)
-        & (likeness >= options.min_area_ratio)
-    )
+    clean = (object_scores >= options.min_object_score) & (areas >= options.min_area_px)
+    doubt = _COVERED * np.clip(np.asarray(covered, np.float64), 0, _MAX_COVERED)
+    if mask_scores is None:
+        limits = np.array([width_px, height_px], np.float32) - options.border_px
+        clean &= (covered <= options.max_overlap) & (likeness >= options.min_area_ratio)
+        clean &= ((boxes_xyxy[:, :2] >= options.border_px) & (boxes_xyxy[:, 2:] <= limits)).all(axis=1)
+    else:
+        doubt += _UNSURE * np.clip(1 - np.asarray(mask_scores, np.float64), 0, _MAX_UNSURE)
     # Written with tanh, the logistic function cannot overflow.
     certainty = 0.5 * (1 + np.tanh(np.asarray(object_scores, np.float64) / 2))
-    weights = np.clip(certainty * (1 - np.asarray(covered, np.float64)) * likeness, MIN_WEIGHT, 1)
+    weights = np.clip(certainty * likeness**_GROWTH * np.exp(-doubt), MIN_WEIGHT, 1)
     return np.asarray(clean, np.bool_), weights.astype(np.float32)
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
+from scipy.linalg import block_diag, eigh
 
 from fiftyone_plugin.errors import EmbeddingMismatchError
 from fiftyone_plugin.types import FloatArray, Gallery, IntArray, Track
@@ -37,11 +37,14 @@ _FLOOR = 0.1
 """Part of the mean variance that is added in every direction: a short video shows too little variation of anyone."""
 _MAX_PAIRS = 400
 """Differences that each covariance is estimated from."""
+_SILENT = 1e-12
+"""Precision of a set without views, so that nothing is divided by zero."""
+_FACTORS = 8
+"""So many variances are multiplied before a logarithm is taken: too few to overflow."""
+_MIN_STRENGTH = 1e-6
+"""Directions so much weaker than the strongest one are rounding errors."""
 _FULL_SET = 8
 """So many views average out what varies from view to view; fewer count as proportionally noisier."""
-_POOR = 50.0
-"""How fast views that are less clean than usual lose their say: one that is 0.1 below counts for a sixth. Set by hand,
-after a look at how far views of drawn flocks lie from their animal's mean at which weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def views_between(gallery: Gallery, start: int, stop: int, *, max_views: int = 1
     if len(inside) > max_views:
         parts = np.array_split(inside, max_views)
         inside = np.array([part[np.argmax(gallery.weights[part])] for part in parts])
-    return Views(gallery.embeddings[inside], gallery.weights[inside], gallery.frame_indices[inside])
+    return Views(gallery.embeddings[inside].astype(np.float32), gallery.weights[inside], gallery.frame_indices[inside])
 
 
 def pool(parts: Sequence[Views], *, max_views: int = 36) -> Views:
@@ -155,16 +158,16 @@ class Calibration:
         Raises:
             EmbeddingMismatchError: The views come from another embedder than the calibration.
         """
-        return float(self.log_odds_table([a], [b])[0, 0])
+        return float(self.log_odds_table(self.pooled([a]), self.pooled([b]))[0, 0])
 
-    def log_odds_table(self, rows: Sequence[Views], columns: Sequence[Views]) -> NDArray[np.float64]:
+    def log_odds_table(self, rows: Pooled, columns: Pooled) -> NDArray[np.float64]:
         """`log_odds` of every pair: R and C sets of views to (R, C)."""
         if not len(self.between):
             return np.zeros((len(rows), len(columns)))
-        x, noise_x = self._summary(rows)
-        y, noise_y = self._summary(columns)
+        x, y = (sets.moment / np.maximum(sets.precision, _SILENT)[:, None] for sets in (rows, columns))
+        noise_x, noise_y = (1 / np.maximum(sets.precision, _SILENT) for sets in (rows, columns))
         odds = self._ratio(x[:, None], noise_x[:, None], y[None], noise_y[None])
-        known = np.array([len(r) > 0 for r in rows])[:, None] & np.array([len(c) > 0 for c in columns])[None]
+        known = (rows.precision > 0)[:, None] & (columns.precision > 0)[None]
         return np.where(known, np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS), 0.0)
 
     def pooled(self, sets: Sequence[Views]) -> Pooled:
@@ -181,11 +184,13 @@ class Calibration:
         Only differences mean something: ``likeness(a + b) - likeness(a) - likeness(b)`` is the log-likelihood ratio of
         one individual against two. Sets are taken as independent looks at it (Brummer and De Villiers, eq. 6).
         """
-        total = np.zeros(len(sets))
-        for d, between in enumerate(self.between):
-            spread = 1 + between * sets.precision
-            total += (between * sets.moment[:, d] ** 2 / spread - np.log(spread)) / 2
-        return total
+        if not len(self.between):
+            return np.zeros(len(sets))
+        spread = 1 + sets.precision[:, None] * self.between
+        explained = (sets.moment**2 * self.between / spread).sum(axis=1)
+        # Logarithms are what takes the time here: of products of a few factors there are fewer.
+        products = np.multiply.reduceat(spread, np.arange(0, len(self.between), _FACTORS), axis=1)
+        return np.asarray((explained - np.log(products).sum(axis=1)) / 2)
 
     def log_odds_along(self, views: Views, *, window: int) -> NDArray[np.float64]:
         """`log_odds` of the `window` views before each view and the `window` from it on, in one go.
@@ -242,8 +247,8 @@ class Calibration:
         return coordinates, noise
 
     def _say(self, views: Views) -> NDArray[np.float64]:
-        """How much each view counts, (M,) in (0, 1]."""
-        return np.asarray(1 / (1 + _POOR * np.maximum(self.usual_weight - views.weights.astype(np.float64), 0.0)))
+        """How much each view counts, (M,) in (0, 1]: its weight is its inverse variance, up to a factor."""
+        return np.asarray(np.minimum(views.weights.astype(np.float64) / self.usual_weight, 1.0))
 
     def _check_size(self, views: Views) -> None:
         if views.embeddings.shape[1] != len(self.centre):
@@ -340,10 +345,9 @@ def _fit(
     # A step far longer than usual is a track that moved on to another object, not variation of one.
     steps = steps[length <= 3 * np.median(length)]
     gaps = _some(different)
-    _, strength, axes = np.linalg.svd(np.concatenate([steps, gaps]), full_matrices=False)
-    if strength[0] == 0:  # everybody always looks exactly the same
+    basis = _main_directions(np.concatenate([steps, gaps]))
+    if not basis.shape[1]:  # everybody always looks exactly the same
         return silent
-    basis = axes[: min(_DIRECTIONS, int((strength > 1e-6 * strength[0]).sum()))].T
     one = (steps @ basis).T @ (steps @ basis) / len(steps) / 2
     two = (gaps @ basis).T @ (gaps @ basis) / len(gaps) / 2
     floor = _FLOOR * np.trace(one + two) / basis.shape[1] * np.eye(basis.shape[1])
@@ -352,3 +356,16 @@ def _fit(
     spread, turn = np.linalg.eigh(whiten.T @ (two - one) @ whiten)
     useful = spread > 0
     return Calibration(np.mean(means, axis=0), basis @ whiten @ turn[:, useful], spread[useful])
+
+
+def _main_directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The orthonormal directions (D, J) in which rows (N, D) are longest, at most `_DIRECTIONS`.
+
+    From the products of rows, of which there are fewer than numbers in an embedding: a singular value decomposition
+    needs ten times the memory of the rows.
+    """
+    count = len(rows)
+    squares, mixes = eigh(rows @ rows.T, subset_by_index=[max(0, count - _DIRECTIONS), count - 1])
+    is_real = squares > max(_MIN_STRENGTH**2 * squares[-1], 0.0)
+    lengths = np.sqrt(squares[is_real])
+    return np.asarray((rows.T @ mixes[:, is_real] / lengths)[:, ::-1])

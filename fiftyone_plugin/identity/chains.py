@@ -11,9 +11,11 @@ What the best step would lose that breaks a link is what this link is worth.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ __all__ = ["Chains", "Margins"]
 _Weigh: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _MIN_GAIN = 1e-6
+_BLOCK = 4096
+"""Steps weighed at once: bounds the memory."""
 _MAX_STRETCH = 8
 """Longest stretch that changes chains by itself, in tracklets."""
 
@@ -101,7 +105,7 @@ class Chains:
         """Log-odds (nats) of these chains against every node alone, looks as they are."""
         tails = np.flatnonzero(self._after[:-1] != self._nobody)
         roots = np.flatnonzero(self._before[:-1] == self._nobody)
-        looks = self._likeness(self._future.take(roots)).sum() - self._likeness(self._views).sum()
+        looks = self._of_future[roots].sum() - self._likeness(self._views).sum()
         return float(self._value(tails, self._after[tails]).sum() + looks)
 
     def improve(self) -> None:
@@ -111,7 +115,7 @@ class Chains:
 
     def appearance(self, pairs: IntArray) -> NDArray[np.float64]:
         """Log-odds (nats, tempered) that what leads to i and what follows from j is one individual: (P, 2) to (P,)."""
-        return temper(self._odds(self._past.take(pairs[:, 0]), self._future.take(pairs[:, 1])))
+        return temper(*_in_blocks(lambda i, j: (self._odds(i, j),), pairs[:, 0], pairs[:, 1]))
 
     def margins(self) -> Margins:
         """By how much every link, and every node's place, beats the best other identity for it.
@@ -121,7 +125,8 @@ class Chains:
         """
         links = np.full(self._nobody + 1, np.inf)
         behind, alone = links.copy(), links.copy()
-        for steps in (self._cuts(temper), self._exchanges(temper), *self._moves(temper)):
+        # One after the other: all steps of a long video at once would be its largest thing in memory.
+        for steps in itertools.chain((self._cuts(temper), self._exchanges(temper)), self._moves(temper)):
             loss = -steps.gain
             for tails in steps.doubted:
                 np.minimum.at(links, tails, loss)
@@ -150,8 +155,10 @@ class Chains:
         value = np.where(self._keys[place] == keys, self._table[place], -np.inf)
         return np.where((tails == self._nobody) | (heads == self._nobody), 0.0, value)
 
-    def _odds(self, a: Pooled, b: Pooled) -> NDArray[np.float64]:
-        return self._likeness(a + b) - self._likeness(a) - self._likeness(b)
+    def _odds(self, tails: IntArray, heads: IntArray) -> NDArray[np.float64]:
+        """Log-odds that what leads to a tail and what follows from a head is one individual."""
+        both = self._likeness(self._past.take(tails) + self._future.take(heads))
+        return both - self._of_past[tails] - self._of_future[heads]
 
     def _measure(self) -> None:
         """Pool the views of every chain up to each node, and from it on."""
@@ -164,31 +171,40 @@ class Chains:
             self._chain[chain] = root
             self._past.put(chain, self._views.take(np.array(chain)).cumulated())
             self._future.put(chain[::-1], self._views.take(np.array(chain[::-1])).cumulated())
+        self._of_past, self._of_future = self._likeness(self._past), self._likeness(self._future)
+        self._whole = np.append(self._of_future[self._chain[:-1]], 0.0)
 
     def _cuts(self, weigh: _Weigh = np.asarray) -> _Steps:
         """End a chain before its end; the rest becomes a chain of its own."""
         tails = np.flatnonzero(self._after[:-1] != self._nobody)
         heads = self._after[tails]
-        loss = self._value(tails, heads) + weigh(self._odds(self._past.take(tails), self._future.take(heads)))
+        loss = self._value(tails, heads) + weigh(self._odds(tails, heads))
         return _Steps(-loss, self._apart(tails, heads), (tails,))
 
     def _exchanges(self, weigh: _Weigh = np.asarray) -> _Steps:
         """Make a link (i, j); what followed i follows what led to j instead, or begins a chain."""
         i, j = self._tails, self._heads
+        gain, crossed = _in_blocks(partial(self._weigh_exchange, weigh), i, j, self._values)
+        gain[self._chain[i] == self._chain[j]] = -np.inf
         a, p = self._after[i], self._before[j]
-        to_i, to_p, from_j, from_a = self._past.take(i), self._past.take(p), self._future.take(j), self._future.take(a)
-        crossed = self._value(p, a) + weigh(self._odds(to_p, from_a))
+        return _Steps(gain, ((i, j), *self._joined_or_apart(p, a, crossed > 0)), (i, p))
+
+    def _weigh_exchange(
+        self, weigh: _Weigh, i: IntArray, j: IntArray, values: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Gain of links (i, j) of these values, and of those that then could be made between what is left."""
+        a, p = self._after[i], self._before[j]
+        crossed = self._value(p, a) + weigh(self._odds(p, a))
         gain = (
-            self._values
-            + weigh(self._odds(to_i, from_j))
+            values
+            + weigh(self._odds(i, j))
             + np.maximum(crossed, 0.0)
             - self._value(i, a)
-            - weigh(self._odds(to_i, from_a))
+            - weigh(self._odds(i, a))
             - self._value(p, j)
-            - weigh(self._odds(to_p, from_j))
+            - weigh(self._odds(p, j))
         )
-        gain[self._chain[i] == self._chain[j]] = -np.inf
-        return _Steps(gain, ((i, j), *self._joined_or_apart(p, a, crossed > 0)), (i, p))
+        return gain, crossed
 
     def _moves(self, weigh: _Weigh = np.asarray) -> Iterator[_Steps]:
         """Make a link (i, j) for a stretch j..k only; what followed i up to e goes the other way, or nothing does."""
@@ -207,21 +223,43 @@ class Chains:
     def _move(self, rows: IntArray, k: IntArray, e: IntArray, *, is_exchange: bool, weigh: _Weigh) -> _Steps:
         i, j = self._tails[rows], self._heads[rows]
         p, q, a, z = self._before[j], self._after[k], self._after[i], self._after[e]
+        weigh_them = partial(self._weigh_move, weigh, is_exchange)
+        gain, closed = _in_blocks(weigh_them, i, j, k, e, self._values[rows])
+        if is_exchange:
+            return _Steps(gain, ((i, j), (k, z), (p, a), (e, q)), (p, i), ((j, k), (a, e)))
+        return _Steps(gain, ((i, j), (k, z), *self._joined_or_apart(p, q, closed > 0)), (p,), ((j, k),))
+
+    def _weigh_move(
+        self,
+        weigh: _Weigh,
+        is_exchange: bool,
+        i: IntArray,
+        j: IntArray,
+        k: IntArray,
+        e: IntArray,
+        values: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Gain of moving j..k behind i, and of the link that would close the gap (0 where a..e does)."""
+        p, q, a, z = self._before[j], self._after[k], self._after[i], self._after[e]
         to_p, from_q = self._past.take(p), self._future.take(q)
-        taken = self._future.take(j) - from_q
-        around, left = self._past.take(i) + self._future.take(z), to_p + from_q
-        gain = self._values[rows] + self._value(k, z) - self._value(e, z) - self._value(p, j) - self._value(k, q)
-        gain += weigh(self._odds(around, taken)) - weigh(self._odds(left, taken))
+        taken, left = self._future.take(j) - from_q, to_p + from_q
+        around = self._past.take(i) + self._future.take(z)
+        of_taken, of_left, of_around = (self._likeness(sets) for sets in (taken, left, around))
+        # What is left and what is taken are the whole chain of j together, and so on: that is known already.
+        gain = values + self._value(k, z) - self._value(e, z) - self._value(p, j) - self._value(k, q)
+        gain += weigh(self._likeness(around + taken) - of_around - of_taken)
+        gain -= weigh(self._whole[j] - of_left - of_taken)
         if is_exchange:
             given = self._past.take(e) - self._past.take(i)
+            of_given = self._likeness(given)
             gain += self._value(p, a) + self._value(e, q) - self._value(i, a)
-            gain += weigh(self._odds(left, given)) - weigh(self._odds(around, given))
-            return _Steps(gain, ((i, j), (k, z), (p, a), (e, q)), (p, i), ((j, k), (a, e)))
+            gain += weigh(self._likeness(left + given) - of_left - of_given)
+            gain -= weigh(self._whole[i] - of_around - of_given)
+            return gain, np.zeros(len(gain))
         # The two sides of what is taken out may belong together, or not.
-        alike = weigh(self._odds(to_p, from_q))
+        alike = weigh(of_left - self._of_past[p] - self._of_future[q])
         closed = self._value(p, q) + alike
-        gain += np.maximum(closed, 0.0) - alike
-        return _Steps(gain, ((i, j), (k, z), *self._joined_or_apart(p, q, closed > 0)), (p,), ((j, k),))
+        return gain + np.maximum(closed, 0.0) - alike, closed
 
     def _apart(self, tails: IntArray, heads: IntArray) -> tuple[tuple[IntArray, IntArray], ...]:
         nobody = np.full(len(tails), self._nobody)
@@ -236,9 +274,8 @@ class Chains:
     def _take(self, steps: _Steps) -> bool:
         """Take the best steps, as far as they do not touch the same chains; whether there were any."""
         touched: set[int] = set()
-        for row in np.argsort(-steps.gain, kind="stable").tolist():
-            if not steps.gain[row] > _MIN_GAIN:
-                break
+        good = np.flatnonzero(steps.gain > _MIN_GAIN)
+        for row in good[np.argsort(-steps.gain[good], kind="stable")].tolist():
             links = [(int(tails[row]), int(heads[row])) for tails, heads in steps.links]
             chains = {int(self._chain[n]) for link in links for n in link} - {-1}
             if chains & touched:
@@ -250,3 +287,12 @@ class Chains:
         if touched:
             self._measure()
         return bool(touched)
+
+
+def _in_blocks(
+    work: Callable[..., tuple[NDArray[np.float64], ...]], *columns: NDArray[Any]
+) -> tuple[NDArray[np.float64], ...]:
+    """What a function says of rows, asked in blocks of `_BLOCK` rows."""
+    blocks = range(0, max(len(columns[0]), 1), _BLOCK)
+    parts = [work(*(column[n : n + _BLOCK] for column in columns)) for n in blocks]
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -9,14 +9,14 @@ forget whom it carries.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from fiftyone_plugin.identity.appearance import Calibration, temper
+from fiftyone_plugin.identity.appearance import Calibration, Pooled, temper
 from fiftyone_plugin.identity.chains import Chains
 from fiftyone_plugin.identity.encounters import Contact, CutKind
 from fiftyone_plugin.identity.handovers import Continuation
@@ -24,7 +24,7 @@ from fiftyone_plugin.identity.meetings import JointAbsence
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import IntArray
 
-__all__ = ["AUDIT", "Link", "LinkOptions", "Links", "solve_links"]
+__all__ = ["AUDIT", "Link", "LinkOptions", "LinkTable", "Links"]
 
 _FORBIDDEN = -1e9
 _SAID = 100.0
@@ -86,12 +86,40 @@ class Link:
     is_keep: bool
 
 
+class _Candidates(MutableMapping[tuple[int, int], Link]):
+    """Links by pair of tracklets. What looks say of one is asked when it is read: of few it ever is."""
+
+    def __init__(self, links: dict[tuple[int, int], Link], place: Mapping[int, int], chains: Chains) -> None:
+        self._unheard, self._place, self._chains = links, place, chains
+        self._heard: dict[tuple[int, int], Link] = {}
+
+    def __getitem__(self, pair: tuple[int, int]) -> Link:
+        if pair not in self._heard:
+            link = self._unheard[pair]
+            odds = float(self._chains.appearance(np.array([[self._place[n] for n in pair]]))[0])
+            self._heard[pair] = replace(link, appearance=odds, total=link.total + odds)
+        return self._heard[pair]
+
+    def __setitem__(self, pair: tuple[int, int], link: Link) -> None:
+        self._heard[pair] = self._unheard[pair] = link
+
+    def __delitem__(self, pair: tuple[int, int]) -> None:
+        self._heard.pop(pair, None)
+        del self._unheard[pair]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._unheard)
+
+    def __len__(self) -> int:
+        return len(self._unheard)
+
+
 @dataclass(slots=True)
 class Links:
     """The solution and the table it was chosen from."""
 
     successor: dict[int, int]
-    candidates: dict[tuple[int, int], Link]
+    candidates: MutableMapping[tuple[int, int], Link]
     margins: dict[tuple[int, int], float] = field(default_factory=dict)
     """Loss if a chosen link were forbidden, by link."""
     behind: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -104,62 +132,92 @@ class Links:
         return {j: i for i, j in self.successor.items()}
 
 
-def solve_links(
-    tracklets: Sequence[Tracklet],
-    nodes: Sequence[int],
-    contacts: Sequence[Contact],
-    calibration: Calibration,
-    *,
-    absences: Sequence[JointAbsence] = (),
-    continuations: Sequence[Continuation] = (),
-    forbidden: frozenset[tuple[int, int]] = frozenset(),
-    forced: frozenset[tuple[int, int]] = frozenset(),
-    bonuses: Mapping[str, float] | None = None,
-    options: LinkOptions | None = None,
-) -> Links:
-    """Link tracklets into chains.
+class LinkTable:
+    """Every link that could be made between tracklets, and what speaks for it besides looks."""
 
-    Args:
-        tracklets: All tracklets.
-        nodes: Indices of those that take part: no copies, nothing that sits on no object.
-        contacts: Contacts of the tracks they are parts of.
-        calibration: Similarity to log-odds, for this video.
-        absences: When two of these tracks were away at once.
-        continuations: Where one of these tracks begins along the path of another one.
-        forbidden: Links that must not be made (they were too weak, or a person said no).
-        forced: Links that must be made, because a person said so.
-        bonuses: By phrase, log-odds added to every link: how a known number of objects is met.
-        options: Priors.
-    """
-    options = options or LinkOptions()
-    priors = _candidate_priors(tracklets, nodes, contacts, absences, calibration, options)
-    going_on = _told_by_continuations(tracklets, nodes, continuations, options)
-    for pair in going_on:
-        priors.setdefault(pair, (options.resuming_elsewhere, False))
-    for pair, (prior, is_keep) in list(priors.items()):
-        priors[pair] = (prior + (bonuses or {}).get(tracklets[pair[1]].phrase, 0.0), is_keep)
-    for pair in forbidden:
-        priors.pop(pair, None)
-    priors |= {pair: (_SAID, priors.get(pair, (0.0, False))[1]) for pair in forced}
-    place = {node: k for k, node in enumerate(nodes)}
-    told = going_on | _told_by_handovers(tracklets, nodes, contacts, priors)
-    values = {pair: _value(tracklets, pair, *prior, told.get(pair), options) for pair, prior in priors.items()}
-    views = calibration.pooled([tracklets[n].views for n in nodes])
-    table = {(place[i], place[j]): link.total for (i, j), link in values.items()}
-    pairs = np.array(list(table), np.int64).reshape(-1, 2)
-    chains = Chains(table, views, calibration)
-    chains.begin(_assign(len(nodes), pairs, np.array(list(table.values())) + chains.appearance(pairs)))
-    chains.improve()
-    candidates = {
-        pair: replace(link, appearance=odds, total=link.total + odds)
-        for (pair, link), odds in zip(values.items(), chains.appearance(pairs).tolist(), strict=True)
-    }
-    successor = {nodes[i]: nodes[j] for i, j in chains.successor.items()}
-    found = chains.margins()
-    margins, behind = (
-        {(nodes[i], nodes[j]): margin for (i, j), margin in some.items()} for some in (found.links, found.behind)
-    )
-    return Links(successor, candidates, margins, behind, {nodes[n]: margin for n, margin in found.alone.items()})
+    def __init__(
+        self,
+        tracklets: Sequence[Tracklet],
+        nodes: Sequence[int],
+        contacts: Sequence[Contact],
+        calibration: Calibration,
+        *,
+        absences: Sequence[JointAbsence] = (),
+        continuations: Sequence[Continuation] = (),
+        options: LinkOptions | None = None,
+    ) -> None:
+        """Find them.
+
+        Args:
+            tracklets: All tracklets.
+            nodes: Indices of those that take part: no copies, nothing that sits on no object.
+            contacts: Contacts of the tracks they are parts of.
+            calibration: Similarity to log-odds, for this video.
+            absences: When two of these tracks were away at once.
+            continuations: Where one of these tracks begins along the path of another one.
+            options: Priors.
+        """
+        self._options = options or LinkOptions()
+        self._tracklets, self._nodes, self._calibration = tracklets, nodes, calibration
+        self._views = calibration.pooled([tracklets[n].views for n in nodes])
+        priors = _candidate_priors(tracklets, nodes, contacts, absences, calibration, self._views, self._options)
+        going_on = _told_by_continuations(tracklets, nodes, continuations, self._options)
+        for pair in going_on:
+            priors.setdefault(pair, (self._options.resuming_elsewhere, False))
+        handed_over, self._rivals = _told_by_handovers(tracklets, nodes, contacts, priors)
+        self._told = going_on | handed_over
+        self._links = {pair: self._link(pair, *prior) for pair, prior in priors.items()}
+
+    def solve(
+        self,
+        *,
+        forbidden: Container[tuple[int, int]] = frozenset(),
+        forced: Collection[tuple[int, int]] = frozenset(),
+        bonuses: Mapping[str, float] | None = None,
+        begin: Mapping[int, int] | None = None,
+    ) -> Links:
+        """Link tracklets into chains.
+
+        Args:
+            forbidden: Links that must not be made (they were too weak, or a person said no).
+            forced: Links that must be made, because a person said so.
+            bonuses: By phrase, log-odds added to every link: how a known number of objects is met.
+            begin: Links to begin the search with, as far as they may be made; by default those of an assignment.
+        """
+        links = {pair: link for pair, link in self._links.items() if pair not in forbidden}
+        for own, rival in self._rivals.items():
+            if rival in forbidden and own in links:
+                links[own] = _value(self._tracklets, own, links[own].prior, links[own].is_keep, None, self._options)
+        if bonuses:
+            more = {pair: bonuses.get(self._tracklets[pair[1]].phrase, 0.0) for pair in links}
+            links = {p: replace(v, prior=v.prior + more[p], total=v.total + more[p]) for p, v in links.items()}
+        for pair in forced:
+            links[pair] = self._link(pair, _SAID, pair in self._links and self._links[pair].is_keep)
+        place = {node: k for k, node in enumerate(self._nodes)}
+        table = {(place[i], place[j]): link.total for (i, j), link in links.items()}
+        pairs = np.array(list(table), np.int64).reshape(-1, 2)
+        chains = Chains(table, self._views, self._calibration)
+        if begin is None:
+            totals = np.array(list(table.values())) + chains.appearance(pairs)
+            chains.begin(_assign(len(self._nodes), pairs, totals))
+        else:
+            chains.begin({place[i]: place[j] for i, j in begin.items() if (i, j) in links})
+        chains.improve()
+        found = chains.margins()
+        margins, behind = (
+            {(self._nodes[i], self._nodes[j]): margin for (i, j), margin in some.items()}
+            for some in (found.links, found.behind)
+        )
+        successor = {self._nodes[i]: self._nodes[j] for i, j in chains.successor.items()}
+        alone = {self._nodes[n]: margin for n, margin in found.alone.items()}
+        return Links(successor, _Candidates(links, place, chains), margins, behind, alone)
+
+    def changes_into(self, node: int) -> set[tuple[int, int]]:
+        """The links to a tracklet that do not keep to its track."""
+        return {pair for pair, link in self._links.items() if pair[1] == node and not link.is_keep}
+
+    def _link(self, pair: tuple[int, int], prior: float, is_keep: bool) -> Link:
+        return _value(self._tracklets, pair, prior, is_keep, self._told.get(pair), self._options)
 
 
 def _candidate_priors(
@@ -168,6 +226,7 @@ def _candidate_priors(
     contacts: Sequence[Contact],
     absences: Sequence[JointAbsence],
     calibration: Calibration,
+    views: Pooled,
     options: LinkOptions,
 ) -> dict[tuple[int, int], tuple[float, bool]]:
     """Every link that could be made, with its prior and whether it keeps to the propagated track."""
@@ -213,7 +272,7 @@ def _candidate_priors(
                 continue
             if _fits(tracklets[tail], tracklets[head], options):
                 priors[tail, head] = (options.encounter, False)
-    for i, j in _alike(tracklets, nodes, calibration, options):
+    for i, j in _alike(tracklets, nodes, calibration, views, options):
         if (i, j) not in priors:
             own = tracklets[i].track_id == tracklets[j].track_id
             is_soon = tracklets[j].before.frame - tracklets[i].after.frame <= options.motion_horizon_frames
@@ -223,20 +282,23 @@ def _candidate_priors(
 
 
 def _alike(
-    tracklets: Sequence[Tracklet], nodes: Sequence[int], calibration: Calibration, options: LinkOptions
+    tracklets: Sequence[Tracklet],
+    nodes: Sequence[int],
+    calibration: Calibration,
+    views: Pooled,
+    options: LinkOptions,
 ) -> list[tuple[int, int]]:
     """Pairs that could be a return: for every tracklet the few it looks most like, of equals the nearest in time.
 
     All pairs of a long video would be far too many to hold.
     """
-    views = [tracklets[i].views for i in nodes]
     starts = np.array([tracklets[i].start for i in nodes])
     stops = np.array([tracklets[i].stop for i in nodes])
     found: set[tuple[int, int]] = set()
     for first in range(0, len(nodes), _BLOCK):
-        block = range(first, min(first + _BLOCK, len(nodes)))
-        likeness = calibration.log_odds_table(views, [views[b] for b in block])
-        for column, b in enumerate(block):
+        block = np.arange(first, min(first + _BLOCK, len(nodes)))
+        likeness = calibration.log_odds_table(views, views.take(block))
+        for column, b in enumerate(block.tolist()):
             gap = starts[b] - stops
             fits = [
                 a
@@ -307,16 +369,18 @@ def _told_by_handovers(
     nodes: Sequence[int],
     contacts: Sequence[Contact],
     pairs: Container[tuple[int, int]],
-) -> dict[tuple[int, int], float]:
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], tuple[int, int]]]:
     """Log-odds (nats) of motion for links at handovers: half speaks for the other track, half against the own one.
 
     Both are tempered: what a box does between two frames can have other reasons. Where the link to the other track
-    cannot be made, nothing speaks against the own one: an abstention leaves everything as it was.
+    cannot be made, nothing speaks against the own one: an abstention leaves everything as it was. So for links to the
+    own track the others are given, too.
     """
     by_track: dict[int, list[Tracklet]] = {}
     for t in sorted((tracklets[n] for n in nodes), key=lambda t: t.start):
         by_track.setdefault(t.track_id, []).append(t)
     told: dict[tuple[int, int], float] = {}
+    rivals: dict[tuple[int, int], tuple[int, int]] = {}
     for handover in (h for contact in contacts for h in contact.handovers):
         later = [t for t in by_track.get(handover.target, []) if t.start == handover.frame]
         other, own = (
@@ -330,7 +394,8 @@ def _told_by_handovers(
         told[other[-1], later[0].index] = value
         if own:
             told[own[-1], later[0].index] = -value
-    return told
+            rivals[own[-1], later[0].index] = (other[-1], later[0].index)
+    return told, rivals
 
 
 def _told_by_continuations(

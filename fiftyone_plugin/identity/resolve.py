@@ -16,10 +16,10 @@ from fiftyone_plugin.identity.camera import CameraPath, steady
 from fiftyone_plugin.identity.confidence import doubt, frame_confidences, with_joint_confidence
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.identity.counts import Doubts, solve_counted
-from fiftyone_plugin.identity.encounters import Contact, CutKind, find_contacts
+from fiftyone_plugin.identity.encounters import CutKind, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
-from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, solve_links
-from fiftyone_plugin.identity.meetings import JointAbsence, find_approaches, find_joint_absences
+from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, LinkTable
+from fiftyone_plugin.identity.meetings import find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose
 from fiftyone_plugin.identity.requirements import Requirements, requirements_of
@@ -118,10 +118,18 @@ def resolve(
         if t.copy_of is None and t.index not in unfounded and (_is_evident(t) or t.index in vouched_for)
     ]
 
+    table = LinkTable(
+        tracklets,
+        nodes,
+        contacts,
+        calibration,
+        absences=absences,
+        continuations=continuations,
+        options=link_options,
+    )
+
     def solve(bonuses: Mapping[str, float]) -> tuple[Links, Doubts]:
-        return _solve_until_firm(
-            tracklets, nodes, contacts, absences, continuations, calibration, options, link_options, rules, bonuses
-        )
+        return _solve_until_firm(tracklets, table, rules, bonuses, min_margin=options.min_margin)
 
     links, abstained = solve_counted(solve, tracklets, nodes, options.counts)
     unfounded |= settle_orphans(
@@ -156,7 +164,10 @@ def _without_leaps(continuations: Sequence[Continuation], galleries: Mapping[int
     For videos in which no two are seen at the same time, so that looks cannot be calibrated: a cut to another scene
     changes them by more, even where the same place is taken.
     """
-    views = {i: (g.frame_indices[g.weights > 0], g.embeddings[g.weights > 0]) for i, g in galleries.items()}
+    views = {
+        i: (g.frame_indices[g.weights > 0], g.embeddings[g.weights > 0].astype(np.float32))
+        for i, g in galleries.items()
+    }
     usual = [
         float(np.linalg.norm(rows[k - _NEAR_VIEWS : k].mean(axis=0) - rows[k : k + _NEAR_VIEWS].mean(axis=0)))
         for _, rows in views.values()
@@ -216,52 +227,37 @@ def _unfounded(tracklets: Sequence[Tracklet], calibration: Calibration) -> set[i
 
 def _solve_until_firm(
     tracklets: Sequence[Tracklet],
-    nodes: Sequence[int],
-    contacts: Sequence[Contact],
-    absences: Sequence[JointAbsence],
-    continuations: Sequence[Continuation],
-    calibration: Calibration,
-    options: IdentityOptions,
-    link_options: LinkOptions | None,
+    table: LinkTable,
     rules: Requirements,
     bonuses: Mapping[str, float],
+    *,
+    min_margin: float,
 ) -> tuple[Links, Doubts]:
     """Solve, take back changes of identity whose margin is too small, and solve again until all are firm.
 
     Whoever could not be told is left as propagation left it: no other track is tried for it either. The weakest go
-    first, a quarter at a time, because most doubts end with the one that caused them. What a person said is enforced
-    before anything is doubted.
+    first, a quarter at a time, because most doubts end with the one that caused them; each search begins where the
+    last one ended. What a person said is enforced before anything is doubted.
     """
     forbidden: set[tuple[int, int]] = set()
     forced: frozenset[tuple[int, int]] = frozenset()
     abstained: Doubts = {}
-    every: list[tuple[int, int]] = []
+    begin: Mapping[int, int] | None = None
     while True:
-        links = solve_links(
-            tracklets,
-            nodes,
-            contacts,
-            calibration,
-            absences=absences,
-            continuations=continuations,
-            forbidden=frozenset(forbidden),
-            forced=forced,
-            bonuses=bonuses,
-            options=link_options,
-        )
+        links = table.solve(forbidden=forbidden, forced=forced, bonuses=bonuses, begin=begin)
         parted, joined = rules.broken(tracklets, links, forced=forced)
         if parted or joined:
             forbidden |= parted
             forced |= joined
             continue
-        every = every or [pair for pair, link in links.candidates.items() if not link.is_keep]
+        begin = links.successor
         weak = sorted(
             (margin, pair)
             for pair, margin in links.margins.items()
-            if not links.candidates[pair].is_keep and margin < options.min_margin and pair not in forced
+            if not links.candidates[pair].is_keep and margin < min_margin and pair not in forced
         )
         if not weak:
             return links, abstained
         for margin, pair in weak[: max(1, len(weak) // 4)]:
             abstained[pair] = (links.candidates[pair], margin)
-            forbidden |= {(i, j) for i, j in every if j == pair[1] and (i, j) not in forced}
+            forbidden |= table.changes_into(pair[1]) - forced

@@ -85,7 +85,7 @@ def find_changes(
     known = np.flatnonzero(gallery.weights > 0)
     if len(known) < 2 * window:
         return []
-    views = Views(gallery.embeddings[known], gallery.weights[known], gallery.frame_indices[known])
+    views = Views(gallery.embeddings[known].astype(np.float32), gallery.weights[known], gallery.frame_indices[known])
     odds = np.clip(calibration.log_odds_along(views, window=window), -MAX_LOG_ODDS, MAX_LOG_ODDS)
     cuts: list[Cut] = []
     while True:

@@ -170,7 +170,14 @@ class _Look:
         usual = [_usual_area(t, r, masks[k]) for k, (t, r) in enumerate(here)]
         self.camera.see(frame, boxes)
         collect_views(
-            frame, seen, boxes, usual, recorder=self._recorder, embedder=self._embedder, options=self._options.evidence
+            frame,
+            seen,
+            boxes,
+            usual,
+            recorder=self._recorder,
+            embedder=self._embedder,
+            options=self._options.evidence,
+            is_scored=False,
         )
         return len(here)
 

@@ -191,7 +191,7 @@ def _looks(origins: Mapping[int, Mapping[int, int]], galleries: Mapping[int, Gal
         cells = [(c, rows[c][f]) for f, c in carriers.items() if c in rows and f in rows[c]]
         if cells:
             views = Views(
-                np.stack([galleries[c].embeddings[k] for c, k in cells]),
+                np.stack([galleries[c].embeddings[k] for c, k in cells]).astype(np.float32),
                 np.array([galleries[c].weights[k] for c, k in cells], np.float32),
                 np.array([galleries[c].frame_indices[k] for c, k in cells], np.int64),
             )
@@ -343,7 +343,9 @@ class Mending:
         boxes = np.stack([here.boxes[c] for here, c, _, _ in crops])
         embeddings = self._embedder.embed(crop_objects(frame, np.stack([m for *_, m in crops]), boxes))
         views = [Views(e[None], np.ones(1, np.float32), np.array([frame.index])) for e in embeddings]
-        table = self._calibration.log_odds_table(views, [self._looks[t] for t in known])
+        table = self._calibration.log_odds_table(
+            *(self._calibration.pooled(sets) for sets in (views, [self._looks[t] for t in known]))
+        )
         for k, (here, c, track_id, _) in enumerate(crops):
             if track_id in known:
                 own = known.index(track_id)

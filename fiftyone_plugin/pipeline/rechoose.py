@@ -186,5 +186,6 @@ def _galleries(
                 recorder=recorder,
                 embedder=embedder,
                 options=replace(options, every_frames=1),
+                is_scored=False,
             )
     return recorder.galleries()

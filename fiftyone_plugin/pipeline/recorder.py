@@ -1,4 +1,4 @@
-"""What a walk through the video leaves behind: masks as RLE, clean views, and what the detector said.
+"""What a walk through the video leaves behind: masks as RLE, views, and what the detector said.
 
 Everything dense is dropped with its frame. Views are thinned, so that a gallery never holds more than a fixed number.
 """
@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fiftyone_plugin.geometry import encode_mask
 from fiftyone_plugin.types import BoolArray, FloatArray, Gallery, Rle, Source, Support, Track
@@ -32,7 +33,7 @@ class Record:
     sources: list[Source] = field(default_factory=list)
     recent_areas: deque[int] = field(default_factory=lambda: deque(maxlen=32))
     view_frames: list[int] = field(default_factory=list)
-    views: list[FloatArray] = field(default_factory=list)
+    views: list[NDArray[np.float16]] = field(default_factory=list)
     view_weights: list[float] = field(default_factory=list)
     look_frames: list[int] = field(default_factory=list)
     look_phrases: list[str] = field(default_factory=list)
@@ -97,10 +98,10 @@ class Recorder:
         record.recent_areas.append(int(np.count_nonzero(mask)))
 
     def add_view(self, track_id: int, frame_index: int, embedding: FloatArray, weight: float) -> None:
-        """Record one clean view."""
+        """Record one view; kept in half precision, since views are the largest thing that is held."""
         record = self._records[track_id]
         record.view_frames.append(frame_index)
-        record.views.append(embedding)
+        record.views.append(embedding.astype(np.float16))
         record.view_weights.append(weight)
         if len(record.views) > MAX_VIEWS:
             for column in (record.view_frames, record.views, record.view_weights):
@@ -117,7 +118,7 @@ class Recorder:
         """The latest embeddings of a track, float32 (M, D), optionally only those before a frame; (0, 0) if none."""
         record = self._records[track_id]
         views = [v for f, v in zip(record.view_frames, record.views, strict=True) if before is None or f < before]
-        return np.stack(views[-count:]) if views else np.zeros((0, 0), np.float32)
+        return np.stack(views[-count:]).astype(np.float32) if views else np.zeros((0, 0), np.float32)
 
     def tracks(self) -> tuple[Track, ...]:
         """All tracks that have a mask anywhere, by id, frames in order."""

@@ -1,4 +1,4 @@
-"""Cutting crops, and judging which views are clean."""
+"""Cutting crops, and judging how much each view says."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fiftyone_plugin.config import EvidenceOptions
-from fiftyone_plugin.embedders.evidence import MIN_WEIGHT, coverage, crop_objects, is_clean
+from fiftyone_plugin.embedders.evidence import MIN_WEIGHT, coverage, crop_objects, judge_views
 from fiftyone_plugin.types import Frame
 
 OPTIONS = EvidenceOptions()
-GOOD = {"box": (20, 20, 40, 40), "covered": 0.0, "area": 300.0, "score": 5.0, "median": 300.0}
+GOOD = {"box": (20, 20, 40, 40), "covered": 0.0, "area": 300.0, "score": 5.0, "median": 300.0, "expected": None}
 
 
 def judge(**changes: object) -> tuple[bool, float]:
-    """A view that is clean in every respect, but for what is changed."""
+    """A view that is clean in every respect, but for what is changed; nobody scored its mask."""
     view = GOOD | changes
-    clean, weights = is_clean(
+    clean, weights = judge_views(
         np.array([view["box"]], np.float32),
         covered=np.array([view["covered"]], np.float32),
         areas_px=np.array([view["area"]], np.float32),
         object_scores=np.array([view["score"]], np.float32),
+        mask_scores=None if view["expected"] is None else np.array([view["expected"]], np.float32),
         median_areas_px=np.array([view["median"]], np.float32),
         height_px=80,
         width_px=100,
@@ -31,7 +32,7 @@ def judge(**changes: object) -> tuple[bool, float]:
     return bool(clean[0]), float(weights[0])
 
 
-def test_is_clean_accepts_a_good_view_with_nearly_full_weight() -> None:
+def test_judge_views_accepts_a_good_view_with_nearly_full_weight() -> None:
     clean, weight = judge()
     assert clean
     assert weight == pytest.approx(1 / (1 + np.exp(-5.0)), abs=1e-6)
@@ -52,7 +53,7 @@ def test_is_clean_accepts_a_good_view_with_nearly_full_weight() -> None:
         pytest.param({"box": (0, 0, 0, 0), "area": 0.0}, id="no-mask"),
     ],
 )
-def test_is_clean_rejects_a_view(changes: dict[str, object]) -> None:
+def test_judge_views_rejects_a_view(changes: dict[str, object]) -> None:
     assert not judge(**changes)[0]
 
 
@@ -69,26 +70,61 @@ def test_is_clean_rejects_a_view(changes: dict[str, object]) -> None:
         pytest.param({"median": 0.0}, id="median-zero"),
     ],
 )
-def test_is_clean_accepts_a_view_on_the_limit(changes: dict[str, object]) -> None:
+def test_judge_views_accepts_a_view_on_the_limit(changes: dict[str, object]) -> None:
     assert judge(**changes)[0]
 
 
-@given(st.floats(-1e4, 1e4), st.floats(0, 1, width=32), st.floats(0, 1e6, width=32), st.floats(0, 1e6, width=32))
-def test_weights_lie_in_the_unit_interval_and_fall_with_coverage(
-    score: float, covered: float, area: float, median: float
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"covered": 1.0}, id="covered"),
+        pytest.param({"box": (0, 0, 100, 80), "covered": 0.1}, id="border"),
+        pytest.param({"area": 100.0}, id="shrunk"),
+        pytest.param({"expected": 0.1}, id="doubted"),
+    ],
+)
+def test_a_poor_view_of_a_scored_mask_counts_for_less_and_not_for_nothing(changes: dict[str, object]) -> None:
+    counts, weight = judge(**{"expected": 1.0} | changes)
+    assert counts
+    assert 0.01 < weight < judge(expected=1.0)[1]
+
+
+@pytest.mark.parametrize(
+    ("term", "beyond", "factor"),
+    [({"covered": 0.5}, {"covered": 0.9}, np.exp(-0.8)), ({"expected": 0.7}, {"expected": 0.2}, np.exp(-1.89))],
+)
+def test_weight_is_the_product_of_what_was_fitted_and_stops_there(
+    term: dict[str, float], beyond: dict[str, float], factor: float
 ) -> None:
-    _, weight = judge(score=score, covered=covered, area=area, median=median)
+    best = judge(expected=1.0)[1]
+    assert judge(**{"expected": 1.0} | term)[1] == pytest.approx(best * factor, rel=1e-5)
+    assert judge(**{"expected": 1.0} | beyond)[1] == pytest.approx(best * factor, rel=1e-5)
+
+
+@given(
+    st.floats(-1e4, 1e4),
+    st.floats(0, 1, width=32),
+    st.floats(0, 1e6, width=32),
+    st.floats(0, 1e6, width=32),
+    st.floats(0, 1.25, width=32),
+)
+def test_weights_lie_in_the_unit_interval_and_fall_with_coverage_and_doubt(
+    score: float, covered: float, area: float, median: float, expected: float
+) -> None:
+    _, weight = judge(score=score, covered=covered, area=area, median=median, expected=expected)
     assert MIN_WEIGHT <= weight + 1e-9 <= 1 + 1e-6
-    assert weight <= judge(score=score, covered=0.0, area=area, median=median)[1]
+    assert weight <= judge(score=score, covered=0.0, area=area, median=median, expected=expected)[1]
+    assert weight <= judge(score=score, covered=covered, area=area, median=median, expected=1.0)[1]
 
 
-def test_is_clean_of_no_track_is_empty() -> None:
+def test_judge_views_of_no_track_is_empty() -> None:
     nothing = np.zeros(0, np.float32)
-    clean, weights = is_clean(
+    clean, weights = judge_views(
         np.zeros((0, 4), np.float32),
         covered=nothing,
         areas_px=nothing,
         object_scores=nothing,
+        mask_scores=nothing,
         median_areas_px=nothing,
         height_px=80,
         width_px=100,

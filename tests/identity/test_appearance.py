@@ -95,7 +95,7 @@ def test_look_alikes_give_no_evidence(learn: Any) -> None:
 def test_log_odds_is_symmetric_and_bounded(learn: Any) -> None:
     calibration, galleries = learn(spread=3.0, noise=0.02)
     views = [views_between(g, a, b) for g in galleries.values() for a, b in ((0, 5), (30, 90))]
-    table = calibration.log_odds_table(views, views)
+    table = calibration.log_odds_table(calibration.pooled(views), calibration.pooled(views))
     assert np.allclose(table, table.T)
     assert np.abs(table).max() <= MAX_LOG_ODDS
     assert np.abs(table).max() > 3
@@ -105,7 +105,7 @@ def test_table_equals_pairs_one_by_one(learn: Any) -> None:
     calibration, galleries = learn(spread=0.3)
     rows = [views_between(g, 0, 3 + 9 * i) for i, g in galleries.items()]
     columns = [*(views_between(g, 60, 64) for g in galleries.values()), NOBODY]
-    table = calibration.log_odds_table(rows, columns)
+    table = calibration.log_odds_table(calibration.pooled(rows), calibration.pooled(columns))
     assert table.shape == (4, 5)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -148,7 +148,7 @@ def test_with_nobody_to_compare_with_appearance_says_nothing(learn: Any, phrases
     calibration, galleries = learn(spread=1.0, count=len(phrases), phrases=phrases)
     assert calibration.separation == 0
     views = [views_between(g, 0, 50) for g in galleries.values()]
-    assert not calibration.log_odds_table(views, views).any()
+    assert not calibration.log_odds_table(calibration.pooled(views), calibration.pooled(views)).any()
 
 
 def test_no_gallery_at_all_says_nothing(make_track: Any) -> None:
@@ -185,7 +185,8 @@ def test_log_odds_are_finite_whatever_the_views(seed: int, spread: float, noise:
     means = [v.embeddings[:4].mean(axis=0).astype(float) for v in views]
     within = [v.embeddings[4:].mean(axis=0) - m for v, m in zip(views, means, strict=True)]
     different = [means[0] - means[1], means[2] - means[3], means[0] - means[3]]
-    table = _fit(means, within, different).log_odds_table(views, views)
+    fitted = _fit(means, within, different)
+    table = fitted.log_odds_table(fitted.pooled(views), fitted.pooled(views))
     assert np.isfinite(table).all()
     assert np.allclose(table, table.T)
 
@@ -198,7 +199,9 @@ def test_putting_sets_together_gives_the_odds_of_one_individual(learn: Any) -> N
     a, b = sets.take(rows), sets.take(columns)
     odds = calibration.likeness(a + b) - calibration.likeness(a) - calibration.likeness(b)
     limited = np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS).reshape(len(views), len(views))
-    assert np.allclose(limited, calibration.log_odds_table(views, views), atol=1e-6)
+    assert np.allclose(
+        limited, calibration.log_odds_table(calibration.pooled(views), calibration.pooled(views)), atol=1e-6
+    )
     assert np.allclose(calibration.likeness(a + b - b), calibration.likeness(a))
 
 
@@ -219,17 +222,32 @@ def test_tempered_odds_keep_their_order_and_small_ones_their_size(a: float, b: f
     assert temper(np.array(0.5)) == pytest.approx(0.5, rel=0.01)
 
 
-def test_views_that_are_less_clean_than_usual_hardly_count(learn: Any) -> None:
+def test_views_count_by_their_weight(learn: Any) -> None:
     calibration, galleries = learn(spread=1.0)
     own, alien = views_between(galleries[1], 0, 40), views_between(galleries[2], 0, 40)
-    mixed = Views(
-        np.concatenate([own.embeddings, alien.embeddings]),
-        np.concatenate([np.ones(len(own)), np.full(len(alien), 0.5)]).astype(np.float32),
-        np.concatenate([own.frames, alien.frames]),
-    )
-    even = Views(mixed.embeddings, np.ones(len(mixed), np.float32), mixed.frames)
     later = views_between(galleries[1], 60, 128)
-    assert calibration.log_odds(mixed, later) > 1 > calibration.log_odds(even, later)
+
+    def odds(weight: float) -> float:
+        mixed = Views(
+            np.concatenate([own.embeddings, alien.embeddings]),
+            np.concatenate([np.ones(len(own)), np.full(len(alien), weight)]).astype(np.float32),
+            np.concatenate([own.frames, alien.frames]),
+        )
+        return calibration.log_odds(mixed, later)
+
+    found = [odds(weight) for weight in (1.0, 0.5, 0.2, 0.05)]
+    assert found == sorted(found)
+    assert found[0] < 0 < 1 < found[-1]
+
+
+def test_a_view_twice_as_noisy_says_as_much_as_half_of_one(learn: Any) -> None:
+    """Weights are inverse variances: four views of half the weight are two of the whole."""
+    calibration, galleries = learn(spread=1.0)
+    few = views_between(galleries[1], 0, 40, max_views=2)
+    twice = Views(np.tile(few.embeddings, (2, 1)), np.full(4, 0.5, np.float32), np.tile(few.frames, 2))
+    one, other = calibration.pooled([few]), calibration.pooled([twice])
+    assert np.allclose(one.precision, other.precision)
+    assert np.allclose(one.moment, other.moment, rtol=1e-5)
 
 
 def test_noise_beside_a_good_embedding_does_not_drown_it(make_track: Any, make_gallery: Any) -> None:

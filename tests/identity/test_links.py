@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from fiftyone_plugin.identity.appearance import calibrate
 from fiftyone_plugin.identity.encounters import find_contacts
 from fiftyone_plugin.identity.handovers import find_handovers
-from fiftyone_plugin.identity.links import LinkOptions, Links, _assign, solve_links
+from fiftyone_plugin.identity.links import LinkOptions, Links, LinkTable, _assign
 from fiftyone_plugin.identity.meetings import find_joint_absences
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks
 
 
-def solved(tracks: Any, galleries: Any, **settings: Any) -> tuple[list[Tracklet], Links]:
+def solved(
+    tracks: Any, galleries: Any, *, forbidden: frozenset[tuple[int, int]] = frozenset(), **settings: Any
+) -> tuple[list[Tracklet], Links]:
     contacts = find_contacts(tracks)
     calibration = calibrate(tracks, galleries, is_same_object={})
     tracklets = cut_tracks(tracks, galleries, contacts, {})
     nodes = [t.index for t in tracklets if t.copy_of is None]
-    return tracklets, solve_links(tracklets, nodes, contacts, calibration, **settings)
+    return tracklets, LinkTable(tracklets, nodes, contacts, calibration, **settings).solve(forbidden=forbidden)
 
 
 def test_tracks_that_kept_their_objects_keep_their_links(crossing: Any) -> None:
@@ -125,10 +127,11 @@ def test_handover_speaks_only_where_its_link_may_be_made(make_track: Any, exchan
     tracklets = cut_tracks(tracks, {}, contacts, {})
     calibration = calibrate(tracks, {}, is_same_object={})
     nodes = [t.index for t in tracklets]
-    links = solve_links(tracklets, nodes, contacts, calibration)
+    table = LinkTable(tracklets, nodes, contacts, calibration)
+    links = table.solve()
     assert links.successor == {0: 3, 2: 1}
     assert links.candidates[0, 3].motion == -links.candidates[0, 1].motion > 3
-    doubted = solve_links(tracklets, nodes, contacts, calibration, forbidden=frozenset({(0, 3), (2, 1)}))
+    doubted = table.solve(forbidden={(0, 3), (2, 1)})
     assert doubted.successor == {0: 1, 2: 3}
 
 
