@@ -201,7 +201,7 @@ class IdentityOptions:
 
     repair: bool = True
     """False: propagation as it is, byte for byte."""
-    min_margin: float = 1.0
+    min_margin: float = 0.5
     """Smallest log-odds (nats) that decide an encounter; below it the encounter is left to a person."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Known number of objects by phrase ("there are exactly 3 sheep"); decides between links that are in doubt."""

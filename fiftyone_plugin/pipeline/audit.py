@@ -22,7 +22,7 @@ from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource
 from fiftyone_plugin.pipeline.camera import CameraWatch
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper
-from fiftyone_plugin.pipeline.memory import peak_memory_mb
+from fiftyone_plugin.pipeline.memory import peak_memory_mb, trimmed
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress
 from fiftyone_plugin.pipeline.settle import Evidence, settle
@@ -92,7 +92,7 @@ def repair(
     warnings: list[str] = []
     was_stopped = False
     frames = iter(()) if at.is_walked or last < 0 else source.frames(at.next_frame, last + 1)
-    for frame in frames:
+    for frame in trimmed(frames):
         at = replace(at, next_frame=frame.index, seconds=time.perf_counter() - began)
         if keeper.is_due(frame.index):
             keeper.save(at)

@@ -24,7 +24,7 @@ from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
-from fiftyone_plugin.pipeline.memory import peak_memory_mb
+from fiftyone_plugin.pipeline.memory import peak_memory_mb, trimmed
 from fiftyone_plugin.pipeline.packing import digest
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress
@@ -208,7 +208,7 @@ class _Walk:
         total = self._total()
         while not at.is_walked:
             marks = self._firsts if at.is_backwards else self._marks
-            for frame in self._frames(at):
+            for frame in trimmed(self._frames(at)):
                 at = self._moved(at, frame.index, began)
                 if keeper.is_due(frame.index):
                     keeper.save(at)

@@ -9,12 +9,15 @@ import ctypes
 import functools
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["TRIM_FRAMES", "peak_memory_mb", "trim_memory"]
+__all__ = ["peak_memory_mb", "trim_memory", "trimmed"]
 
-TRIM_FRAMES = 10
+T = TypeVar("T")
+
+_TRIM_FRAMES = 10
 """Frames after which a walk gives back what it has freed."""
 
 _STATUS = Path("/proc/self/status")
@@ -48,6 +51,14 @@ def trim_memory() -> bool:
     if trim is not None:
         trim(0)
     return trim is not None
+
+
+def trimmed(frames: Iterable[T]) -> Iterator[T]:
+    """Hand the frames of a walk on, and give back what it has freed after every `_TRIM_FRAMES` of them."""
+    for n, frame in enumerate(frames, start=1):
+        yield frame
+        if n % _TRIM_FRAMES == 0:
+            trim_memory()
 
 
 @functools.cache

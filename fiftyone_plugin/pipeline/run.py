@@ -20,7 +20,7 @@ from fiftyone_plugin.interfaces import FeedableSession, FrameSource
 from fiftyone_plugin.pipeline.backends import Backends
 from fiftyone_plugin.pipeline.backfill import fill_back
 from fiftyone_plugin.pipeline.checkpoint import Checkpointing, Keeper, Position
-from fiftyone_plugin.pipeline.memory import TRIM_FRAMES, peak_memory_mb, trim_memory
+from fiftyone_plugin.pipeline.memory import peak_memory_mb, trim_memory, trimmed
 from fiftyone_plugin.pipeline.mend import mend
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.settle import Evidence, settle
@@ -97,7 +97,7 @@ def track(
     warnings: list[str] = []
     stopped_at: int | None = None
     frames = iter(()) if at.is_walked else source.frames(at.next_frame, options.stop)
-    for frame in session.feed(frames) if isinstance(session, FeedableSession) else frames:
+    for frame in trimmed(session.feed(frames) if isinstance(session, FeedableSession) else frames):
         if keeper.is_due(frame.index):
             keeper.save(Position(frame.index, done, time.perf_counter() - began))
         if should_stop is not None and should_stop():
@@ -106,8 +106,6 @@ def track(
             break
         walk.step(frame)
         done += 1
-        if done % TRIM_FRAMES == 0:
-            trim_memory()
         if on_progress is not None:
             on_progress(Progress(frame.index, done, total, walk.live_tracks, "track", time.perf_counter() - began))
     if not at.is_walked:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import permutations, product
 
 import numpy as np
@@ -126,3 +127,17 @@ def test_nothing_to_link() -> None:
     assert chains.successor == {}
     assert chains.margins().links == {}
     assert chains.total == 0
+
+
+def test_margins_of_many_links_are_told_without_holding_all_steps_at_once() -> None:
+    """There are 64 kinds of moves; held together they were the largest thing in memory of a long video."""
+    rng = np.random.default_rng(3)
+    count, reach = 400, 24
+    links = {(i, j): float(rng.normal(1, 1)) for i in range(count) for j in range(i + 1, min(i + reach, count))}
+    chains = Chains(links, Pooled(np.ones(count), rng.normal(0, 2, (count, 2))), CALIBRATION)
+    chains.begin({i: i + 10 for i in range(count - 10)})
+    tracemalloc.start()
+    chains.margins()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 8 * len(links) * 8 / 4

@@ -5,14 +5,20 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fiftyone_plugin import pipeline
+from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.pipeline import memory
-from fiftyone_plugin.pipeline.memory import peak_memory_mb, trim_memory
+from fiftyone_plugin.pipeline.memory import peak_memory_mb, trim_memory, trimmed
+from fiftyone_plugin.synthetic.fakes import ScriptedEmbedder
+from fiftyone_plugin.types import Seed
 
 
 @pytest.fixture
@@ -93,3 +99,34 @@ def test_memory_stays_as_it_is_where_the_system_cannot_trim(monkeypatch: pytest.
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not trim_memory()
     memory._malloc_trim.cache_clear()
+
+
+@pytest.fixture
+def trims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one entry whenever memory is given back."""
+    seen: list[int] = []
+    monkeypatch.setattr(memory, "trim_memory", lambda: seen.append(1))
+    return seen
+
+
+def test_walks_give_back_after_every_ten_frames_and_hand_all_of_them_on(trims: list[int]) -> None:
+    assert list(trimmed(range(35))) == list(range(35))
+    assert len(trims) == 3
+
+
+def test_tracking_an_audit_and_following_give_memory_back_while_they_walk(
+    flock: Any, scripted_models: Any, trims: list[int]
+) -> None:
+    frames = flock.info.frame_count
+    models = scripted_models(flock)
+    seed = pipeline.ObjectPrompt(0, "sheep", Seed(1, box_xyxy=flock.truth()[0].boxes_xyxy[0]))
+    options = TrackingOptions()
+    walks: tuple[Callable[[], object], ...] = (
+        lambda: pipeline.track(flock, "sheep.", backends=models),
+        lambda: pipeline.repair(flock, flock.truth(), embedder=ScriptedEmbedder()),
+        lambda: pipeline.follow(flock, [seed], options, propagator=models.propagator, embedder=models.embedder),
+    )
+    for walk in walks:
+        trims.clear()
+        walk()
+        assert len(trims) >= frames // 10
