@@ -8,16 +8,29 @@ Nothing is taken out: more objects seen at one time than there should be stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from fiftyone_plugin.identity.links import Link, Links
 from fiftyone_plugin.identity.tracklets import Tracklet
 
-__all__ = ["Doubts", "solve_counted"]
+__all__ = ["Doubts", "Solution", "solve_counted"]
 
 Doubts: TypeAlias = dict[tuple[int, int], tuple[Link, float]]
 """Links that were not made because their margin was too small, with it."""
-Solve: TypeAlias = Callable[[Mapping[str, float]], tuple[Links, Doubts]]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Who continues whom, what was not decided, and what shows nobody."""
+
+    links: Links
+    doubts: Doubts
+    gone: set[int]
+    """Indices of tracklets that are taken out."""
+
+
+Solve: TypeAlias = Callable[[Mapping[str, float]], Solution]
 
 _MAX_BONUS = 16.0
 _MIN_BONUS = -6.0
@@ -26,11 +39,11 @@ _STEPS = 8
 
 def solve_counted(
     solve: Solve, tracklets: Sequence[Tracklet], nodes: Sequence[int], counts: Mapping[str, int]
-) -> tuple[Links, Doubts]:
+) -> Solution:
     """Solve so that every counted class comes as near to its number of objects as it can.
 
     Args:
-        solve: Of a bonus (log-odds, nats) for each class, the links and what was doubted.
+        solve: Of a bonus (log-odds, nats) for each class, the solution.
         tracklets: All, by index.
         nodes: Those that take part.
         counts: Known number of objects by phrase.
@@ -39,8 +52,8 @@ def solve_counted(
     best = solve(bonuses)
     for phrase, wanted in counts.items():
 
-        def surplus(found: tuple[Links, Doubts], phrase: str = phrase, wanted: int = wanted) -> int:
-            begun = set(nodes) - set(found[0].successor.values())
+        def surplus(found: Solution, phrase: str = phrase, wanted: int = wanted) -> int:
+            begun = set(nodes) - set(found.links.successor.values()) - found.gone
             return sum(tracklets[n].phrase == phrase for n in begun) - wanted
 
         if surplus(best) == 0:

@@ -38,6 +38,7 @@ def propose(
     contacts: Sequence[Contact],
     absences: Sequence[JointAbsence],
     unfounded: set[int],
+    strays: set[int],
     *,
     min_margin: float,
 ) -> Proposals:
@@ -49,10 +50,11 @@ def propose(
         abstained: Links that were not made because their margin was too small, with it.
         contacts: Of the tracks.
         absences: When two of them were away at once.
-        unfounded: Indices of tracklets to take out.
+        unfounded: Indices of tracklets to take out, because they show nobody.
+        strays: ... because they could show anybody.
         min_margin: Below it a decision is an abstention.
     """
-    writer = _Writer(tracklets, links, contacts, absences, unfounded, min_margin)
+    writer = _Writer(tracklets, links, contacts, absences, unfounded, strays, min_margin)
     doubts = {j: (link, margin) for (_, j), (link, margin) in abstained.items()}
     for t in sorted(tracklets, key=lambda t: (t.start, t.track_id)):
         writer.visit(t, doubts.get(t.index))
@@ -69,13 +71,15 @@ class _Writer:
         contacts: Sequence[Contact],
         absences: Sequence[JointAbsence],
         unfounded: set[int],
+        strays: set[int],
         min_margin: float,
     ) -> None:
         self._tracklets = tracklets
         self._links = links
         self._contacts = contacts
         self._absences = absences
-        self._unfounded = unfounded
+        self._strays = strays
+        self._unfounded = unfounded | strays
         self._min_margin = min_margin
         self._successor = links.successor
         self._predecessor = links.predecessor()
@@ -88,6 +92,9 @@ class _Writer:
 
     def visit(self, t: Tracklet, doubt: tuple[Link, float] | None) -> None:
         """Tell what became of one tracklet."""
+        if t.index in self._strays:
+            self._trim(t, f"track {t.track_id} could as well show another object for these few frames")
+            return
         if t.index in self._unfounded:
             self._trim(t, f"track {t.track_id} sits on nothing that the detector or its gallery knows")
             return

@@ -15,12 +15,12 @@ from fiftyone_plugin.identity.appearance import Calibration, calibrate
 from fiftyone_plugin.identity.camera import CameraPath, steady
 from fiftyone_plugin.identity.confidence import doubt, frame_confidences, with_joint_confidence
 from fiftyone_plugin.identity.constraints import Constraint
-from fiftyone_plugin.identity.counts import Doubts, solve_counted
+from fiftyone_plugin.identity.counts import Doubts, Solution, solve_counted
 from fiftyone_plugin.identity.encounters import CutKind, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
 from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, LinkTable
 from fiftyone_plugin.identity.meetings import find_approaches, find_joint_absences
-from fiftyone_plugin.identity.orphans import settle_orphans
+from fiftyone_plugin.identity.orphans import leave_out_strays, settle_orphans
 from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose
 from fiftyone_plugin.identity.requirements import Requirements, requirements_of
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks, find_changes
@@ -128,19 +128,18 @@ def resolve(
         options=link_options,
     )
 
-    def solve(bonuses: Mapping[str, float]) -> tuple[Links, Doubts]:
-        return _solve_until_firm(tracklets, table, rules, bonuses, min_margin=options.min_margin)
+    def solve(bonuses: Mapping[str, float]) -> Solution:
+        links, doubts = _solve_until_firm(tracklets, table, rules, bonuses, min_margin=options.min_margin)
+        left = [t for t in tracklets if t.index not in unfounded]
+        return Solution(
+            links, doubts, settle_orphans(left, tracklets, nodes, links, calibration, vouched_for=vouched_for)
+        )
 
-    links, abstained = solve_counted(solve, tracklets, nodes, options.counts)
-    unfounded |= settle_orphans(
-        [t for t in tracklets if t.index not in unfounded],
-        tracklets,
-        nodes,
-        links,
-        calibration,
-        vouched_for=vouched_for,
-    )
-    found = propose(tracklets, links, abstained, contacts, absences, unfounded, min_margin=options.min_margin)
+    solution = solve_counted(solve, tracklets, nodes, options.counts)
+    links, abstained = solution.links, solution.doubts
+    unfounded |= solution.gone
+    strays = leave_out_strays(nodes, tracklets, links, unfounded, vouched_for)
+    found = propose(tracklets, links, abstained, contacts, absences, unfounded, strays, min_margin=options.min_margin)
     doubt(links, {j: margin for (_, j), (_, margin) in abstained.items()})
     decisions = with_joint_confidence(found.decisions, tracklets, links, reach_frames=REACH_FRAMES)
     return Resolution(found.encounters, decisions, found.repairs, frame_confidences(tracklets, links), calibration)
