@@ -51,7 +51,7 @@ class LinkOptions:
     """... through a moment of doubt; falls to 0 for a deep one."""
     keep_at_jump: float = 0.5
     keep_at_change: float = 0.5
-    encounter: float = -0.5
+    encounter: float = 0.0
     """Another track of the same encounter, or one that was away at the same time, took the object over."""
     resuming: float = -3.0
     """A track left its object for another one, and took it up again later."""

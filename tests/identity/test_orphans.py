@@ -102,7 +102,7 @@ def test_short_stretch_that_could_be_anybodys_is_nobodys(make_track: Any) -> Non
     ("given", "gone", "vouched_for"),
     [
         pytest.param({"margin": 2.5}, set(), set(), id="certain"),
-        pytest.param({"margin": 1.5, "frames": 11}, set(), set(), id="long"),
+        pytest.param({"margin": 1.5, "frames": 13}, set(), set(), id="long"),
         pytest.param({"margin": 1.5, "looks": 0}, set(), set(), id="tracks-of-others"),
         pytest.param({"margin": 1.5}, {1}, set(), id="gone-already"),
         pytest.param({"margin": 1.5}, set(), {1}, id="a-person-spoke-of-it"),
