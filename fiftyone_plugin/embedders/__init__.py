@@ -1,1 +1,1 @@
-"""Embedders: one backend per file, and the cutting of clean crops, which is written once for all of them."""
+"""Embedders: one backend per file, and the cutting and judging of crops, which is written once for all of them."""

@@ -2,8 +2,8 @@
 
 A new identity in the middle of a track needs evidence of a new object, and more than another look of it: light, pose
 and dirt change the look of an object that stays where it is. Without that evidence the stretch goes on with its track
-where that is free, and is taken out where the identity is already shown elsewhere. Where no detector ever looked,
-nothing is taken out.
+where that is free, and is taken out where the identity is already shown elsewhere. Strays, short stretches that could
+be anybody's, are taken out, too. Where no detector ever looked, nothing is.
 """
 
 from __future__ import annotations

@@ -80,11 +80,13 @@ def test_stretch_put_between_two_leaves_the_doubt_where_it_was() -> None:
     assert links.alone == {1: 3.0, 2: 6.0}
 
 
-def stray(make_track: Any, *, margin: float, frames: int = 8, looks: int = 1) -> tuple[list[Tracklet], Links]:
+def stray(
+    make_track: Any, *, margin: float, frames: int = 8, looks: int = 1, matches: int = 1
+) -> tuple[list[Tracklet], Links]:
     """Three stretches of one chain, of which the one in the middle is short; what its place is worth is `margin`."""
     edges = [0, 40, 40 + frames, 100]
     tracklets = [
-        replace(cut_tracks([make_track(k + 1, range(a, b))], {}, [], {})[0], index=k, looks=looks, matches=looks)
+        replace(cut_tracks([make_track(k + 1, range(a, b))], {}, [], {})[0], index=k, looks=looks, matches=matches)
         for k, (a, b) in enumerate(pairwise(edges))
     ]
     links = Links({0: 1, 1: 2}, {(0, 1): KEEP, (1, 2): KEEP}, {(0, 1): 3.0, (1, 2): 5.0}, {(0, 1): 4.0}, {1: margin})
@@ -102,6 +104,7 @@ def test_short_stretch_that_could_be_anybodys_is_nobodys(make_track: Any) -> Non
     ("given", "gone", "vouched_for"),
     [
         pytest.param({"margin": 2.5}, set(), set(), id="certain"),
+        pytest.param({"margin": 4.5, "matches": 0}, set(), set(), id="certain-without-a-detection"),
         pytest.param({"margin": 1.5, "frames": 13}, set(), set(), id="long"),
         pytest.param({"margin": 1.5, "looks": 0}, set(), set(), id="tracks-of-others"),
         pytest.param({"margin": 1.5}, {1}, set(), id="gone-already"),
@@ -114,6 +117,20 @@ def test_other_stretches_stay_as_they_are(
     tracklets, links = stray(make_track, **given)
     assert leave_out_strays([0, 1, 2], tracklets, links, gone, vouched_for) == set()
     assert links.successor == {0: 1, 1: 2}
+
+
+def test_stretch_in_which_the_detector_found_nothing_must_be_worth_more(make_track: Any) -> None:
+    tracklets, links = stray(make_track, margin=3.0, matches=0)
+    assert leave_out_strays([0, 1, 2], tracklets, links, set(), set()) == {1}
+
+
+def test_worth_of_the_last_stretch_is_that_of_its_only_link(make_track: Any) -> None:
+    """No step takes the end of a chain out alone: that is the same as breaking its link."""
+    tracklets, links = stray(make_track, margin=np.inf)
+    links.successor = {0: 1}
+    assert leave_out_strays([0, 1, 2], tracklets, links, set(), set()) == set()
+    links.margins[0, 1] = 1.0
+    assert leave_out_strays([0, 1, 2], tracklets, links, set(), set()) == {1}
 
 
 def test_strays_at_the_ends_of_a_chain_leave_the_rest(make_track: Any) -> None:
