@@ -13,12 +13,13 @@ import numpy as np
 from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.identity.appearance import Calibration, calibrate
 from fiftyone_plugin.identity.camera import CameraPath, steady
+from fiftyone_plugin.identity.candidates import AUDIT, LinkOptions
 from fiftyone_plugin.identity.confidence import doubt, frame_confidences, with_joint_confidence
 from fiftyone_plugin.identity.constraints import Constraint
 from fiftyone_plugin.identity.counts import Doubts, Solution, solve_counted
 from fiftyone_plugin.identity.encounters import CutKind, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
-from fiftyone_plugin.identity.links import AUDIT, LinkOptions, Links, LinkTable
+from fiftyone_plugin.identity.links import Links, LinkTable
 from fiftyone_plugin.identity.meetings import find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import leave_out_strays, settle_orphans
 from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose

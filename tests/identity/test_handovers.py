@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiftyone_plugin.identity import apply_repairs, resolve
+from fiftyone_plugin.identity.candidates import AUDIT
 from fiftyone_plugin.identity.encounters import Contact, Handover, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
-from fiftyone_plugin.identity.links import AUDIT
 from fiftyone_plugin.types import RepairKind, Track
 
 

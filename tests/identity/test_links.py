@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiftyone_plugin.identity.appearance import calibrate
+from fiftyone_plugin.identity.candidates import LinkOptions
 from fiftyone_plugin.identity.encounters import find_contacts
 from fiftyone_plugin.identity.handovers import find_handovers
-from fiftyone_plugin.identity.links import LinkOptions, Links, LinkTable, _assign
+from fiftyone_plugin.identity.links import Links, LinkTable, _assign
 from fiftyone_plugin.identity.meetings import find_joint_absences
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks
 

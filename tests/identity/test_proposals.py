@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from fiftyone_plugin.identity import apply_repairs, resolve
-from fiftyone_plugin.identity.links import LinkOptions
+from fiftyone_plugin.identity.candidates import LinkOptions
 from fiftyone_plugin.types import EncounterKind, Outcome, RepairKind
 
 
