@@ -136,6 +136,19 @@ def test_handover_speaks_only_where_its_link_may_be_made(make_track: Any, exchan
     assert doubted.successor == {0: 1, 2: 3}
 
 
+def test_search_goes_on_from_where_it_was_but_not_over_forbidden_links(crossing: Any) -> None:
+    tracks, galleries = crossing(is_exchanged=True)
+    contacts = find_contacts(tracks)
+    tracklets = cut_tracks(tracks, galleries, contacts, {})
+    calibration = calibrate(tracks, galleries, is_same_object={})
+    table = LinkTable(tracklets, [t.index for t in tracklets], contacts, calibration)
+    found = table.solve()
+    assert table.solve(begin=found.successor).margins == found.margins
+    assert table.solve(begin={0: 1, 2: 3}).successor == found.successor
+    assert (0, 3) not in table.solve(forbidden={(0, 3)}, begin=found.successor).successor.items()
+    assert table.changes_into(3) == {(i, j) for i, j in found.candidates if j == 3 and i != 2}
+
+
 def test_predecessor_is_the_inverse() -> None:
     assert Links({1: 4, 2: 3}, {}).predecessor() == {4: 1, 3: 2}
 

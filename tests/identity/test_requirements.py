@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,10 @@ from fiftyone_plugin.config import IdentityOptions
 from fiftyone_plugin.errors import OptionError
 from fiftyone_plugin.identity import apply_repairs, resolve
 from fiftyone_plugin.identity.constraints import Anchor, CannotLink, Constraint, Lock, MustLink, Remove, SplitAt
+from fiftyone_plugin.identity.counts import Solution, solve_counted
+from fiftyone_plugin.identity.links import Links
 from fiftyone_plugin.identity.repair import trace
+from fiftyone_plugin.identity.tracklets import cut_tracks
 from fiftyone_plugin.types import Track
 
 
@@ -121,3 +126,17 @@ def test_count_of_objects_seen_at_one_time_takes_nobody_out(away: Any) -> None:
 def test_count_of_nothing_is_refused() -> None:
     with pytest.raises(OptionError, match="count of 'sheep' = 0"):
         IdentityOptions(counts={"sheep": 0})
+
+
+def test_count_is_compared_with_what_is_left_after_tracklets_were_taken_out(make_track: Any) -> None:
+    tracklets = [
+        replace(cut_tracks([make_track(k + 1, range(20))], {}, [], {})[0], index=k, phrase="sheep") for k in range(3)
+    ]
+    asked: list[dict[str, float]] = []
+
+    def solve(bonuses: Mapping[str, float]) -> Solution:
+        asked.append(dict(bonuses))
+        return Solution(Links({}, {}), {}, {2})
+
+    solve_counted(solve, tracklets, [0, 1, 2], {"sheep": 2})
+    assert asked == [{}]  # two are left, as many as there should be: nothing is asked for

@@ -11,6 +11,7 @@ import pytest
 from fiftyone_plugin import metrics, pipeline
 from fiftyone_plugin.errors import TrackFileError
 from fiftyone_plugin.geometry import encode_mask
+from fiftyone_plugin.pipeline import views
 from fiftyone_plugin.synthetic.fakes import ScriptedEmbedder
 from fiftyone_plugin.types import Track
 
@@ -126,3 +127,22 @@ def test_audit_only_reads_the_frames_that_have_tracks(flock: Any) -> None:
     )
     assert told == list(range(20, 30))
     assert result.frames_processed == 10
+
+
+def test_only_masks_that_the_propagator_scored_count_however_poor(
+    flock: Any, scripted_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Poor views of tracks of others harm tracks that are right."""
+    scored: set[bool] = set()
+    judge = views.judge_views
+
+    def spy(*given: Any, **more: Any) -> Any:
+        scored.add(more["mask_scores"] is not None)
+        return judge(*given, **more)
+
+    monkeypatch.setattr(views, "judge_views", spy)
+    pipeline.repair(flock, flock.truth(), embedder=ScriptedEmbedder())
+    assert scored == {False}
+    scored.clear()
+    pipeline.track(flock, "sheep.", backends=scripted_models(flock))
+    assert scored == {True}
