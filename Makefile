@@ -20,7 +20,7 @@ TORCH ?= torch torchvision
 endif
 TESTED := fiftyone==1.22.1 transformers==5.23.0
 
-# On two cores the tests take 9:26 instead of 12:55 minutes. Every process has a database of its own: four are enough.
+# Every process has a database and an App of its own, so more than four gain little.
 WORKERS ?= auto
 
 .PHONY: help demo install test lint check clean

@@ -23,10 +23,10 @@ _COVERED = 1.6
 _MAX_COVERED = 0.5
 _UNSURE = 6.3
 _MAX_UNSURE = 0.3
-"""Fitted (gamma regression, logarithmic link) to how far, squared, 12,000 views lie from the mean of their animal, in
+"""Fitted (gamma regression, logarithmic link) to how far, squared, 13,700 views lie from the mean of their animal, in
 the coordinates of `identity.appearance.Calibration`: 25 drawn clips, tracks as they were carried. Of all that is known
-of a view the propagator's own score for the mask tells most: at 0.9 or above the distance is 0.6, below 0.7 it is 6.
-What a mask cut off by the frame's border shows is as good as any other of its area."""
+of a view the propagator's own score for the mask tells most: at 0.9 or above the distance is 0.6, below 0.7 it is 5 to
+10. What a mask cut off by the frame's border shows is as good as any other of its area."""
 
 
 def crop_objects(frame: Frame, masks: BoolArray, boxes_xyxy: FloatArray) -> list[Crop]:

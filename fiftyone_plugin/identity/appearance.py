@@ -361,8 +361,7 @@ def _fit(
 def _main_directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The orthonormal directions (D, J) in which rows (N, D) are longest, at most `_DIRECTIONS`.
 
-    From the products of rows, of which there are fewer than numbers in an embedding: a singular value decomposition
-    needs ten times the memory of the rows.
+    From the products of rows: a singular value decomposition needs several times the memory of the rows.
     """
     count = len(rows)
     squares, mixes = eigh(rows @ rows.T, subset_by_index=[max(0, count - _DIRECTIONS), count - 1])
