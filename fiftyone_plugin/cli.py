@@ -168,7 +168,7 @@ def _add_track(commands: Any) -> None:
     )
     p.add_argument("--no-repair", action="store_true", help="plain propagation, no identity repair")
     _add_count(p)
-    p.add_argument("--mend-masks", action="store_true", help="choose masks anew where objects touched")
+    p.add_argument("--mend-masks", action="store_true", help="fill gaps in tracks from both sides")
     d = AssociationOptions()
     p.add_argument(
         "--redetect-every",

@@ -206,7 +206,7 @@ class IdentityOptions:
     counts: Mapping[str, int] = field(default_factory=dict)
     """Known number of objects by phrase ("there are exactly 3 sheep"); decides between links that are in doubt."""
     mend_masks: bool = False
-    """Choose masks anew inside encounters, after identities are settled: those are propagated once more, backwards."""
+    """Fill gaps in tracks, once identities are settled: objects are propagated into them anew, from both sides."""
 
     def __post_init__(self) -> None:
         _check_range("min_margin", self.min_margin, 0.0, 1e6)

@@ -31,6 +31,7 @@ __all__ = [
     "non_maximum_suppression",
     "paste_mask",
     "rle_iou",
+    "rle_overlap",
 ]
 
 
@@ -135,6 +136,14 @@ def rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> FloatArray:
         return np.zeros((len(a), len(b)), np.float32)
     values = coco.iou([_as_coco(r) for r in a], [_as_coco(r) for r in b], [0] * len(b))
     return np.nan_to_num(np.asarray(values, np.float32))
+
+
+def rle_overlap(a: Sequence[Rle], b: Sequence[Rle]) -> FloatArray:
+    """Intersection over the smaller of every pair, without decoding: N and M masks to (N, M)."""
+    iou = rle_iou(a, b)
+    ours, theirs = (np.array([area_px(r) for r in group], np.float32) for group in (a, b))
+    both = iou / (1 + iou) * (ours[:, None] + theirs)
+    return _ratio(both, np.minimum(ours[:, None], theirs))
 
 
 def crop_to_box(mask: BoolArray, box_xyxy: FloatArray) -> BoolArray:

@@ -220,7 +220,7 @@ class Source(StrEnum):
     REDETECTED = "redetected"
     REPAIRED = "repaired"
     RESEEDED = "reseeded"
-    """Propagated anew inside an encounter: such a mask exists by a repair only, and is `REPAIRED` in its result."""
+    """Propagated anew into a gap: such a mask exists by a repair only, and is `REPAIRED` in its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +361,7 @@ class RepairKind(StrEnum):
     TRIM = "trim"
     """Frames are taken out: the mask sat on nothing, or on an object that another track has."""
     RESEED = "reseed"
-    """Masks inside a window were propagated anew: a track made of them takes the place of what was there."""
+    """Masks were propagated anew: a track made of them takes the place of what was there, mostly of nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class TrackObjects(foo.Operator):
             last_frame: 1-based, included; to the end by default.
             repair: Whether to repair identities.
             counts: Known numbers of objects in a video, such as ``"sheep=3, dog=1"`` or ``{"sheep": 3}``.
-            mend_masks: Whether to choose masks anew where objects touched.
+            mend_masks: Whether to fill gaps in tracks from both sides.
             overwrite: Replace what this plugin wrote to the field before.
             device: auto, cpu, cuda, cuda:1 or mps.
             color_by_instance: Afterwards, give every track its own colour in the App.
@@ -137,8 +137,8 @@ def _add_advanced(inputs: types.Object, params: Mapping[str, Any]) -> None:
         forms.add_counts(inputs, params, lambda: forms.attempt(lambda: forms.phrases_of(params))[0] or ())
         inputs.bool(
             "mend_masks",
-            label="Choose masks anew inside encounters",
-            description="Once it is known who is who, masks where objects touched are propagated again; slower",
+            label="Fill gaps in tracks",
+            description="Once it is known who is who, objects are propagated into gaps from both sides; slower",
             default=False,
         )
     forms.add_detection(inputs)

@@ -25,6 +25,7 @@ from fiftyone_plugin.geometry import (
     non_maximum_suppression,
     paste_mask,
     rle_iou,
+    rle_overlap,
 )
 from fiftyone_plugin.types import BoolArray, FloatArray
 
@@ -129,6 +130,14 @@ def test_rle_iou_equals_mask_iou(a: BoolArray, b: BoolArray) -> None:
     encoded = rle_iou([encode_mask(m) for m in a], [encode_mask(m) for m in b])
     assert encoded.shape == (len(a), len(b))
     assert_allclose(encoded, mask_iou(a, b), atol=1e-6)
+
+
+@given(stacks, stacks)
+def test_rle_overlap_is_the_shared_part_of_the_smaller(a: BoolArray, b: BoolArray) -> None:
+    found = rle_overlap([encode_mask(m) for m in a], [encode_mask(m) for m in b])
+    assert found.shape == (len(a), len(b))
+    expected = [[(x & y).sum() / max(min(x.sum(), y.sum()), 1) for y in b] for x in a]
+    assert_allclose(found, np.reshape(expected, found.shape), atol=1e-6)
 
 
 def test_iou_of_nothing_with_nothing_is_zero() -> None:

@@ -195,7 +195,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of real sequences, for all parts but synthetic and timing")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/shepherd-bench").expanduser())
     parser.add_argument("--refresh", action="store_true", help="walk through synthetic clips anew")
-    parser.add_argument("--masks", action="store_true", help="also mend masks in encounters, as tracking does; slower")
+    parser.add_argument("--masks", action="store_true", help="also fill gaps in tracks, as --mend-masks does; slower")
     parser.add_argument("--embedder", default=TrackingOptions().models.embedder)
     parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="only those with one of these in their names")

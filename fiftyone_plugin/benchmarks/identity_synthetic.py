@@ -117,7 +117,7 @@ class Walked:
     options: TrackingOptions
 
     def finished(self) -> Answer:
-        """All that `pipeline.track` makes of the evidence: identities, and masks mended where objects touched.
+        """All that `pipeline.track` makes of the evidence: identities, and gaps filled.
 
         Nothing of it is kept, since it depends on the identities.
         """

@@ -14,7 +14,7 @@ from fiftyone_plugin.metrics.encounters import Share
 __all__ = ["FINISHED", "OURS", "TRUE", "report", "timing", "worst"]
 
 OURS = "Shepherd"
-FINISHED = "Shepherd, masks mended"
+FINISHED = "Shepherd, gaps filled"
 TRUE = "true tracks"
 """Group of the cases in which nothing is to be repaired."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fiftyone_plugin.benchmarks.identity_cases import Row, total
-from fiftyone_plugin.benchmarks.identity_tables import FINISHED, OURS, TRUE
+from fiftyone_plugin.benchmarks.identity_tables import OURS, TRUE
 from fiftyone_plugin.metrics.decisions import expected_calibration_error
 from fiftyone_plugin.metrics.encounters import Share
 
@@ -121,11 +121,7 @@ def _calibration(part: str, ours: Sequence[Row], *, by_group: bool) -> Iterator[
 
 
 def _ours(rows: Sequence[Row]) -> list[Row]:
-    """Of the cases that were measured with mended masks too, those rows only."""
-    finished = {r.case for r in rows if r.method == FINISHED}
-    return [
-        r for r in rows if r.method == FINISHED or (r.method == OURS and (r.group == TRUE or r.case not in finished))
-    ]
+    return [r for r in rows if r.method == OURS]
 
 
 def _sum(rows: Sequence[Row], share: Callable[[Row], Share]) -> Share:

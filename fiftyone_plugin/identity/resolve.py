@@ -21,9 +21,10 @@ from fiftyone_plugin.identity.encounters import CutKind, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
 from fiftyone_plugin.identity.links import Links, LinkTable
 from fiftyone_plugin.identity.meetings import find_approaches, find_joint_absences
-from fiftyone_plugin.identity.orphans import leave_out_strays, settle_orphans
+from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose
 from fiftyone_plugin.identity.requirements import Requirements, requirements_of
+from fiftyone_plugin.identity.strays import leave_out_strays
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks, find_changes
 from fiftyone_plugin.types import (
     Decision,
@@ -139,7 +140,7 @@ def resolve(
     solution = solve_counted(solve, tracklets, nodes, options.counts)
     links, abstained = solution.links, solution.doubts
     unfounded |= solution.gone
-    strays = leave_out_strays(nodes, tracklets, links, unfounded, vouched_for)
+    strays = leave_out_strays(tracks, nodes, tracklets, links, unfounded, vouched_for)
     found = propose(tracklets, links, abstained, contacts, absences, unfounded, strays, min_margin=options.min_margin)
     doubt(links, {j: margin for (_, j), (_, margin) in abstained.items()})
     decisions = with_joint_confidence(found.decisions, tracklets, links, reach_frames=REACH_FRAMES)

@@ -9,8 +9,9 @@ Knows nothing of why there is a gap. Decodes each gap twice, a few frames at a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,7 +20,10 @@ from fiftyone_plugin.interfaces import FrameSource, PropagationSession, Propagat
 from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.types import BoolArray, FloatArray, Frame, Rle, Seed, Source, Track
 
-__all__ = ["REACH_FRAMES", "BridgeOptions", "Gap", "bridge"]
+__all__ = ["REACH_FRAMES", "BridgeOptions", "Gap", "Witness", "bridge"]
+
+Witness: TypeAlias = Callable[[int, Frame, BoolArray, FloatArray], bool]
+"""Whether a mask (H, W) with its box (4,) may show a track in a frame."""
 
 REACH_FRAMES = 12
 """Seeds lie no further from the gap; a track must be given so far to both sides."""
@@ -73,6 +77,7 @@ def bridge(
     gaps: Sequence[Gap],
     *,
     options: BridgeOptions | None = None,
+    witness: Witness | None = None,
 ) -> tuple[Track, ...]:
     """Propagate tracks into their gaps.
 
@@ -82,6 +87,7 @@ def bridge(
         tracks: All tracks with masks near the gaps, `REACH_FRAMES` to both sides; ids are unique.
         gaps: Of these tracks.
         options: When a mask is believed.
+        witness: Is asked about every mask besides.
 
     Returns:
         Per gap that anything was found for, a track of the same id on the frames that get a mask; it takes no pixel
@@ -95,7 +101,7 @@ def bridge(
         if track is None:
             continue
         others = _masks_by_frame([t for t in known.values() if t is not track], gap)
-        piece = _Bridge(track, gap, list(known.values()), others, options).build(source, propagator)
+        piece = _Bridge(track, gap, list(known.values()), others, options, witness).build(source, propagator)
         if piece is not None:
             found.append(piece)
     return tuple(found)
@@ -121,8 +127,9 @@ class _Bridge:
         tracks: Sequence[Track],
         others: Mapping[int, Sequence[Rle]],
         options: BridgeOptions,
+        witness: Witness | None,
     ) -> None:
-        self._track, self._gap, self._options = track, gap, options
+        self._track, self._gap, self._options, self._witness = track, gap, options, witness
         self._others = others
         frames = track.frame_indices
         low, high = gap.start - REACH_FRAMES, gap.stop + REACH_FRAMES
@@ -181,6 +188,8 @@ class _Bridge:
                 continue
             if seen.object_scores[0] > 0 and seen.mask_scores[0] >= self._options.min_mask_score:
                 box = mask_boxes(seen.masks[:1])[0]
+                if self._witness is not None and not self._witness(self._track.track_id, frame, seen.masks[0], box):
+                    continue
                 scores = float(seen.object_scores[0]), float(seen.mask_scores[0])
                 found[frame.index] = _Carried(encode_mask(seen.masks[0]), box, *scores)
         return found

@@ -1,98 +1,31 @@
-"""Masks inside encounters, mended once it is settled who is who.
+"""Masks put into the gaps of tracks, once it is settled who is who.
 
-A mask that runs over to a neighbour in mid-crossing and comes back leaves a few exchanged frames that no relabelling
-mends. So every object that touched another one is propagated again, backwards from the first clean frame after the
-contact, and `identity.paths` chooses frame by frame between what it has, what was carried into the encounter and what
-was carried back into it. What is chosen anew becomes a track of its own and a repair (`RepairKind.RESEED`) that puts it
-in place; everything else stays as it is, byte for byte.
-
-Reads the video backwards in pieces of a few frames. What is held grows with the frames in contact, as RLE.
+Propagation loses objects inside encounters, and stretches that could be anybody's are left out when identities are
+settled. `bridge` carries the object into every short gap from the clean frames on both sides; here its looks are asked
+besides, so that no mask is shown that looks more like another object. What is found becomes a track of its own and a
+repair (`RepairKind.RESEED`) that puts it in place; everything else stays as it is, byte for byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from fiftyone_plugin.embedders.evidence import crop_objects
-from fiftyone_plugin.geometry import area_px, decode_mask, encode_mask, mask_boxes, rle_iou
 from fiftyone_plugin.identity import apply_repairs
 from fiftyone_plugin.identity.appearance import Calibration, Views, pool
-from fiftyone_plugin.identity.encounters import find_contacts, intervals
-from fiftyone_plugin.identity.paths import HIDDEN, PathOptions, Pathway, choose_pair, choose_paths
 from fiftyone_plugin.identity.repair import trace
-from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
-from fiftyone_plugin.pipeline.backwards import backwards
+from fiftyone_plugin.interfaces import Embedder, FrameSource, Propagator
+from fiftyone_plugin.pipeline.bridge import Gap, bridge
 from fiftyone_plugin.pipeline.settle import Settled
-from fiftyone_plugin.types import (
-    BoolArray,
-    FloatArray,
-    Frame,
-    FrameMasks,
-    Gallery,
-    Repair,
-    RepairKind,
-    Rle,
-    Seed,
-    Source,
-    Track,
-)
+from fiftyone_plugin.types import BoolArray, FloatArray, Frame, Gallery, Repair, RepairKind, Source, Track
 
-__all__ = ["Contact", "Mending", "mend"]
+__all__ = ["mend"]
 
-_CONTACT_OVERLAP = 0.05
-"""Boxes that share more than this part of the smaller one touch."""
-_JOIN_FRAMES = 4
-"""Contacts of one object no further apart are one."""
-_ANCHOR_REACH_FRAMES = 8
-"""An anchor lies no further from the contact."""
-_MAX_FRAMES = 96
-"""Longer contacts are left alone: masks carried back so far are no better than those carried forward."""
-_MAX_CLUSTER_FRAMES = 160
-_SAME_IOU = 0.8
-"""Masks more alike than this are one mask: what is there stays."""
-_MIN_AREA_RATIO = 0.35
-"""A mask smaller than this part of the object's usual one says little about its looks."""
-_MAX_ODDS = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """One object's stretch in contact, ``[start, stop)``, between two clean frames."""
-
-    track_id: int
-    start: int
-    stop: int
-    before: int
-    """Last clean frame with a mask, or -1."""
-    after: int
-    """First clean frame with a mask, `stop` or later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What an object shows in one frame in place of what it had there."""
-
-    frame: int
-    mask: Rle | None
-    """None: the object is hidden."""
-    box: FloatArray | None = None
-    visible: float = 0.0
-    """Probability that the object is visible."""
-    mask_score: float = 0.0
-
-
-@dataclass(slots=True)
-class Candidates:
-    """Masks of one object in one frame."""
-
-    masks: list[Rle | None] = field(default_factory=list)
-    boxes: list[FloatArray] = field(default_factory=list)
-    scores: list[tuple[float, float]] = field(default_factory=list)
-    """Probability that the object is visible, and mask score."""
-    log_odds: list[float] = field(default_factory=list)
+_MAX_GAP_FRAMES = 40
+"""Longer gaps are left alone: by then the object may be anywhere."""
 
 
 def mend(
@@ -101,46 +34,31 @@ def mend(
     embedder: Embedder,
     settled: Settled,
     galleries: Mapping[int, Gallery],
-    *,
-    options: PathOptions | None = None,
 ) -> Settled:
-    """Choose masks anew wherever objects touched.
+    """Put masks into gaps.
 
     Args:
         source: The video.
-        propagator: Opens one session for every group of contacts.
+        propagator: Opens two sessions for every gap.
         embedder: That of the galleries.
-        settled: Who is who; returned as it is where there is nothing to mend.
-        galleries: Clean views of the propagated tracks.
-        options: Of the choice between masks.
+        settled: Who is who; returned as it is where nothing is found.
+        galleries: Views of the propagated tracks.
     """
-    tracks = [t for t in settled.tracks if t.masks is not None and len(t)]
-    if len(tracks) < 2 or settled.resolution.calibration is None:
-        return settled
+    gaps = sorted((g for t in settled.tracks for g in _gaps(t)), key=lambda g: (g.stop - g.start, g.start, g.track_id))
     origins = trace(settled.carried, settled.resolution.repairs)
-    looks = _looks(origins, galleries)
-    work = Mending(
-        {t.track_id: t for t in tracks},
-        {t.track_id: t for t in settled.carried},
-        origins,
-        looks,
-        settled.resolution.calibration,
-        embedder,
-        options,
-    )
+    looks = _Looks(origins, galleries, settled.resolution.calibration, embedder)
+    next_id = max((t.track_id for t in (*settled.tracks, *settled.carried)), default=0) + 1
     patches: list[Track] = []
     repairs: list[Repair] = []
-    next_id = max((t.track_id for t in (*settled.tracks, *settled.carried)), default=0) + 1
-    for cluster in _clusters(_contacts(tracks)):
-        for patch, repair in work.mend(source, propagator, cluster):
-            carried = None if patch is None else replace(patch, track_id=next_id)
-            if carried is not None:
-                patches.append(carried)
-                next_id += 1
-            continues = {carried.track_id if k == 0 and carried else k: v for k, v in repair.continues.items()}
-            relabels = {carried.track_id if k == 0 and carried else k: v for k, v in repair.relabels.items()}
-            repairs.append(replace(repair, continues=continues, relabels=relabels))
-    if not repairs:
+    for gap in gaps:
+        # One after the other, so that no two of them show the same pixels.
+        for piece in bridge(source, propagator, (*settled.tracks, *patches), [gap], witness=looks.bear_out):
+            patch = replace(piece, track_id=next_id, sources=(Source.RESEEDED,) * len(piece))
+            anchor = gap.start - 1
+            repairs.append(_put_in_place(patch, (origins[gap.track_id][anchor], anchor), gap.track_id))
+            patches.append(patch)
+            next_id += 1
+    if not patches:
         return settled
     together = sorted([*settled.resolution.repairs, *repairs], key=lambda r: (r.start, min(r.continues)))
     numbered = tuple(replace(r, repair_id=n) for n, r in enumerate(together, start=1))
@@ -150,347 +68,63 @@ def mend(
     return Settled(mended, everything, replace(settled.resolution, repairs=numbered))
 
 
-def _contacts(tracks: Sequence[Track]) -> list[Contact]:
-    """Every object's stretches in contact that have a clean frame after them, by time."""
-    touching: dict[int, list[tuple[int, int]]] = {t.track_id: [] for t in tracks}
-    for contact in find_contacts(tracks, min_overlap=_CONTACT_OVERLAP):
-        for track_id in contact.track_ids:
-            touching[track_id].append((contact.start, contact.stop))
-    found = []
-    for t in tracks:
-        inside = np.zeros(int(t.frame_indices[-1]) + 2, np.bool_)
-        for start, stop in touching[t.track_id]:
-            inside[start:stop] = True
-        present = set(t.frame_indices.tolist())
-        for start, stop in intervals(np.flatnonzero(inside), max_gap=_JOIN_FRAMES):
-            clean = [f for f in range(stop, stop + _ANCHOR_REACH_FRAMES) if f in present and not inside[f]]
-            earlier = [f for f in range(start - 1, start - 1 - _ANCHOR_REACH_FRAMES, -1) if f in present]
-            if clean and stop - start <= _MAX_FRAMES:
-                found.append(Contact(t.track_id, start, clean[0], earlier[0] if earlier else -1, clean[0]))
-    return sorted(found, key=lambda c: (c.start, c.track_id))
+def _gaps(track: Track) -> list[Gap]:
+    steps = np.diff(track.frame_indices)
+    rows = np.flatnonzero((steps > 1) & (steps <= _MAX_GAP_FRAMES + 1))
+    return [Gap(track.track_id, int(track.frame_indices[k]) + 1, int(track.frame_indices[k + 1])) for k in rows]
 
 
-def _clusters(contacts: Sequence[Contact]) -> Iterator[list[Contact]]:
-    """Contacts that overlap in time, together, but never over too many frames."""
-    cluster: list[Contact] = []
-    for contact in contacts:
-        stop = max((c.stop for c in cluster), default=0)
-        if cluster and (contact.start > stop or contact.stop - cluster[0].start > _MAX_CLUSTER_FRAMES):
-            yield cluster
-            cluster = []
-        cluster.append(contact)
-    if cluster:
-        yield cluster
+def _put_in_place(patch: Track, origin: tuple[int, int], track_id: int) -> Repair:
+    start, stop = int(patch.frame_indices[0]), int(patch.frame_indices[-1]) + 1
+    reason = f"masks of track {track_id} in frames {start} to {stop - 1} were propagated from both sides of a gap"
+    return Repair(0, RepairKind.RESEED, start, stop, {patch.track_id: origin}, {patch.track_id: track_id}, 0.0, reason)
 
 
-def _looks(origins: Mapping[int, Mapping[int, int]], galleries: Mapping[int, Gallery]) -> dict[int, Views]:
-    """Clean views of every object, gathered from the propagated tracks that showed it."""
-    rows = {t: {f: k for k, f in enumerate(g.frame_indices.tolist())} for t, g in galleries.items()}
-    looks = {}
-    for track_id, carriers in origins.items():
-        cells = [(c, rows[c][f]) for f, c in carriers.items() if c in rows and f in rows[c]]
-        if cells:
-            views = Views(
-                np.stack([galleries[c].embeddings[k] for c, k in cells]).astype(np.float32),
-                np.array([galleries[c].weights[k] for c, k in cells], np.float32),
-                np.array([galleries[c].frame_indices[k] for c, k in cells], np.int64),
-            )
-            looks[track_id] = pool([views])
-    return looks
-
-
-class Mending:
-    """What mending one group of contacts needs to know of the whole.
+class _Looks:
+    """What every object looks like.
 
     Args:
-        tracks: By id, with masks: who is who, near the contacts.
-        carried: The propagated tracks that they were made of, by id.
-        origins: Per track, frame to the propagated track that it shows there.
-        looks: Clean views by track id.
-        calibration: How individuals differ.
-        embedder: That of the views.
-        options: Of the choice between masks.
+        origins: Per object, frame to the propagated track that it shows there.
+        galleries: Views of these tracks.
+        calibration: How individuals differ; without one, and of what was never seen, nothing is known.
+        embedder: That of the galleries.
     """
 
     def __init__(
         self,
-        tracks: Mapping[int, Track],
-        carried: Mapping[int, Track],
         origins: Mapping[int, Mapping[int, int]],
-        looks: Mapping[int, Views],
-        calibration: Calibration,
+        galleries: Mapping[int, Gallery],
+        calibration: Calibration | None,
         embedder: Embedder,
-        options: PathOptions | None,
     ) -> None:
-        self._tracks = tracks
-        self._carried = carried
-        self._origins = origins
-        self._looks = looks
-        self._calibration = calibration
-        self._embedder = embedder
-        self._options = options
-        self._rows = {t.track_id: _rows(t) for t in tracks.values()}
-        self._carried_rows = {t.track_id: _rows(t) for t in carried.values()}
-        self._areas = {
-            t.track_id: float(np.median([area_px(m) for m in t.masks[:: max(1, len(t) // 64)]]))
-            for t in tracks.values()
-            if t.masks is not None
+        rows = {t: {f: k for k, f in enumerate(g.frame_indices.tolist())} for t, g in galleries.items()}
+        cells = {
+            i: [(galleries[c], rows[c][f]) for f, c in carriers.items() if c in rows and f in rows[c]]
+            for i, carriers in origins.items()
         }
+        self._ids = [i for i, found in cells.items() if found]
+        self._calibration, self._embedder = calibration, embedder
+        if calibration is not None:
+            self._known = calibration.pooled([_views(cells[i]) for i in self._ids])
 
-    def mend(
-        self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact]
-    ) -> list[tuple[Track | None, Repair]]:
-        """New masks of one group of contacts, and the repairs that put them in place; these call a new track 0."""
-        return [self._repair(contact, stretch) for contact, stretch in self.choose(source, propagator, cluster)]
+    def bear_out(self, track_id: int, frame: Frame, mask: BoolArray, box: FloatArray) -> bool:
+        """Whether a mask looks no more like another object than like this one; True where nothing is known."""
+        if self._calibration is None or track_id not in self._ids or len(self._ids) < 2:
+            return True
+        (embedding,) = self._embedder.embed(crop_objects(frame, mask[None], box[None]))
+        view = Views(embedding[None], np.ones(1, np.float32), np.array([frame.index]))
+        odds = self._calibration.log_odds_table(self._calibration.pooled([view]), self._known)[0]
+        own = self._ids.index(track_id)
+        return bool(odds[own] >= np.delete(odds, own).max())
 
-    def choose(
-        self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact], *, is_joint: bool = False
-    ) -> list[tuple[Contact, list[Chosen]]]:
-        """The stretches of one group of contacts in which another mask was chosen, each within one propagated track.
 
-        `is_joint`: two objects may take each other's masks.
-        """
-        found = self._candidates(source, propagator, cluster)
-        low, high = min(c.start for c in cluster), max(c.stop for c in cluster)
-        ids = sorted({c.track_id for c in cluster})
-        pathways = [self._pathway(i, [c for c in cluster if c.track_id == i], found, low, high) for i in ids]
-        shared = _shared_parts(ids, found, low, high)
-        choose = choose_pair if is_joint and len(ids) == 2 else choose_paths
-        paths = choose(pathways, shared, self._options)
-        return [
-            (contact, stretch)
-            for n, track_id in enumerate(ids)
-            for contact in (c for c in cluster if c.track_id == track_id)
-            for stretch in self._changes(contact, paths[n], found, low)
+def _views(cells: Sequence[tuple[Gallery, int]]) -> Views:
+    return pool(
+        [
+            Views(
+                np.stack([g.embeddings[k] for g, k in cells]).astype(np.float32),
+                np.array([g.weights[k] for g, k in cells], np.float32),
+                np.array([g.frame_indices[k] for g, k in cells], np.int64),
+            )
         ]
-
-    def _candidates(
-        self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact]
-    ) -> dict[tuple[int, int], Candidates]:
-        """(object, frame) to its masks there: now, carried in, carried back."""
-        found: dict[tuple[int, int], Candidates] = {}
-        session: PropagationSession | None = None
-        last = max(c.after for c in cluster)
-        for frame in backwards(source, min(c.start for c in cluster), last + 1):
-            session = session or propagator.open(height_px=frame.height_px, width_px=frame.width_px)
-            seen = session.advance(frame)
-            self._gather(frame, seen, [c for c in cluster if c.start <= frame.index < c.stop], found)
-            begun = [Seed(c.track_id, mask=self._mask(c.track_id, c.after)) for c in cluster if c.after == frame.index]
-            if begun:
-                session.seed(begun)
-            ended = [c.track_id for c in cluster if c.start == frame.index]
-            if ended:
-                session.drop(ended)
-        return found
-
-    def _gather(
-        self,
-        frame: Frame,
-        seen: FrameMasks,
-        contacts: Sequence[Contact],
-        found: dict[tuple[int, int], Candidates],
-    ) -> None:
-        backward = {int(t): k for k, t in enumerate(seen.track_ids)}
-        crops: list[tuple[Candidates, int, int, BoolArray]] = []
-        for contact in contacts:
-            here = Candidates()
-            found[contact.track_id, frame.index] = here
-            self._add(here, self._tracks[contact.track_id], self._rows[contact.track_id].get(frame.index))
-            carrier = self._origins[contact.track_id].get(contact.before, 0)
-            row = self._carried_rows[carrier].get(frame.index) if carrier else None
-            self._add(here, self._carried.get(carrier), row)
-            k = backward.get(contact.track_id)
-            if k is None or not seen.masks[k].any() or seen.object_scores[k] <= 0:
-                self._add(here, None, None)
-            else:
-                box = mask_boxes(seen.masks[k : k + 1])[0]
-                here.masks.append(encode_mask(seen.masks[k]))
-                here.boxes.append(box)
-                visible = float(1 / (1 + np.exp(-np.clip(seen.object_scores[k], -60, 60))))
-                here.scores.append((visible, float(seen.mask_scores[k])))
-                here.log_odds.append(0.0)
-            for c, rle in enumerate(here.masks):
-                if rle is None or area_px(rle) < _MIN_AREA_RATIO * self._areas[contact.track_id]:
-                    continue
-                same = next((d for d in range(c) if here.masks[d] is not None and _is_same(here.masks[d], rle)), None)
-                if same is None:
-                    crops.append((here, c, contact.track_id, decode_mask(rle)))
-        self._judge(frame, crops, [c.track_id for c in contacts])
-        for contact in contacts:
-            here = found[contact.track_id, frame.index]
-            for c, rle in enumerate(here.masks):
-                for d in range(c):
-                    if rle is not None and here.masks[d] is not None and _is_same(here.masks[d], rle):
-                        here.log_odds[c] = here.log_odds[d]
-                        break
-
-    def _add(self, here: Candidates, track: Track | None, row: int | None) -> None:
-        if track is None or row is None or track.masks is None:
-            here.masks.append(None)
-            here.boxes.append(np.zeros(4, np.float32))
-            here.scores.append((0.0, 0.0))
-        else:
-            here.masks.append(track.masks[row])
-            here.boxes.append(track.boxes_xyxy[row])
-            here.scores.append((float(track.scores[row]), float(track.mask_scores[row])))
-        here.log_odds.append(0.0)
-
-    def _judge(self, frame: Frame, crops: Sequence[tuple[Candidates, int, int, BoolArray]], ids: list[int]) -> None:
-        """What each crop says for its object, against the one among the others that it fits best."""
-        known = [t for t in ids if t in self._looks]
-        if not crops or len(known) < 2:
-            return
-        boxes = np.stack([here.boxes[c] for here, c, _, _ in crops])
-        embeddings = self._embedder.embed(crop_objects(frame, np.stack([m for *_, m in crops]), boxes))
-        views = [Views(e[None], np.ones(1, np.float32), np.array([frame.index])) for e in embeddings]
-        table = self._calibration.log_odds_table(
-            *(self._calibration.pooled(sets) for sets in (views, [self._looks[t] for t in known]))
-        )
-        for k, (here, c, track_id, _) in enumerate(crops):
-            if track_id in known:
-                own = known.index(track_id)
-                best_other = float(np.delete(table[k], own).max())
-                here.log_odds[c] = float(np.clip(table[k, own] - best_other, -_MAX_ODDS, _MAX_ODDS))
-
-    def _pathway(
-        self,
-        track_id: int,
-        contacts: Sequence[Contact],
-        found: Mapping[tuple[int, int], Candidates],
-        low: int,
-        high: int,
-    ) -> Pathway:
-        count = high - low
-        boxes = np.zeros((count, 3, 4), np.float32)
-        areas = np.zeros((count, 3), np.float32)
-        odds = np.zeros((count, 3), np.float32)
-        is_open = np.zeros(count, np.bool_)
-        track = self._tracks[track_id]
-        for t in range(count):
-            here = found.get((track_id, low + t))
-            if here is not None:
-                boxes[t] = here.boxes
-                areas[t] = [0 if m is None else area_px(m) for m in here.masks]
-                odds[t] = here.log_odds
-                is_open[t] = any(c.start <= low + t < c.stop and low + t != c.after for c in contacts)
-            elif (row := self._rows[track_id].get(low + t)) is not None and track.masks is not None:
-                boxes[t, 0], areas[t, 0] = track.boxes_xyxy[row], area_px(track.masks[row])
-        before, after = (self._rows[track_id].get(f) for f in (low - 1, high))
-        return Pathway(
-            boxes,
-            areas,
-            odds,
-            None if before is None else track.boxes_xyxy[before],
-            None if after is None else track.boxes_xyxy[after],
-            is_open,
-        )
-
-    def _changes(
-        self, contact: Contact, path: np.ndarray, found: Mapping[tuple[int, int], Candidates], low: int
-    ) -> Iterator[list[Chosen]]:
-        """The stretches of one contact in which another mask was chosen, each within one propagated track."""
-        changed: list[Chosen] = []
-        for frame in range(contact.start, contact.stop):
-            choice = int(path[frame - low])
-            here = found.get((contact.track_id, frame))
-            if here is None or choice == 0 or (choice == HIDDEN and here.masks[0] is None):
-                continue
-            if choice == HIDDEN:
-                changed.append(Chosen(frame, None))
-            elif not _is_same(here.masks[choice], here.masks[0]):
-                changed.append(Chosen(frame, here.masks[choice], here.boxes[choice], *here.scores[choice]))
-        return _runs(changed, self._origins[contact.track_id])
-
-    def _repair(self, contact: Contact, stretch: Sequence[Chosen]) -> tuple[Track | None, Repair]:
-        origins = self._origins[contact.track_id]
-        start, stop = stretch[0].frame, stretch[-1].frame + 1
-        continues: dict[int, tuple[int, int] | None] = {}
-        relabels: dict[int, int | None] = {}
-        replaced = origins.get(start)
-        if replaced is not None:
-            continues[replaced], relabels[replaced] = None, None
-        patch = self.piece(contact, stretch)
-        if patch is not None:
-            anchor = self._anchor(contact)
-            continues[0], relabels[0] = (origins[anchor], anchor), contact.track_id
-        reason = (
-            f"masks of track {contact.track_id} in frames {start} to {stop - 1} were propagated anew from clean frames"
-            if patch is not None
-            else f"track {contact.track_id} is hidden in frames {start} to {stop - 1}"
-        )
-        return patch, Repair(0, RepairKind.RESEED, start, stop, continues, relabels, 0.0, reason)
-
-    def piece(self, contact: Contact, stretch: Sequence[Chosen]) -> Track | None:
-        """The masks of a stretch as a track with the contact's id; None where the object is hidden all the time."""
-        shown = [c for c in stretch if c.mask is not None]
-        if not shown:
-            return None
-        track = self._tracks[contact.track_id]
-        confidence = float(track.identity_confidence[self._rows[contact.track_id][self._anchor(contact)]])
-        return Track(
-            track_id=contact.track_id,
-            phrase=track.phrase,
-            frame_indices=np.array([c.frame for c in shown], np.int64),
-            boxes_xyxy=np.stack([c.box for c in shown if c.box is not None]),
-            masks=tuple(c.mask for c in shown if c.mask is not None),
-            scores=np.array([c.visible for c in shown], np.float32),
-            mask_scores=np.array([c.mask_score for c in shown], np.float32),
-            identity_confidence=np.full(len(shown), confidence, np.float32),
-            sources=(Source.RESEEDED,) * len(shown),
-        )
-
-    def _anchor(self, contact: Contact) -> int:
-        """A clean frame beside the contact, on which the track has a mask."""
-        return contact.before if contact.before in self._origins[contact.track_id] else contact.after
-
-    def _mask(self, track_id: int, frame: int) -> BoolArray:
-        masks = self._tracks[track_id].masks
-        assert masks is not None
-        return decode_mask(masks[self._rows[track_id][frame]])
-
-
-def _rows(track: Track) -> dict[int, int]:
-    return {f: k for k, f in enumerate(track.frame_indices.tolist())}
-
-
-def _is_same(a: Rle | None, b: Rle | None) -> bool:
-    return a is not None and b is not None and (a is b or float(rle_iou([a], [b])[0, 0]) >= _SAME_IOU)
-
-
-def _runs(changed: Sequence[Chosen], origins: Mapping[int, int]) -> Iterator[list[Chosen]]:
-    """Frames that follow each other and had their mask from one propagated track."""
-    run: list[Chosen] = []
-    for chosen in changed:
-        if run and (chosen.frame != run[-1].frame + 1 or origins.get(chosen.frame) != origins.get(run[-1].frame)):
-            yield run
-            run = []
-        run.append(chosen)
-    if run:
-        yield run
-
-
-def _shared_parts(
-    ids: Sequence[int], found: Mapping[tuple[int, int], Candidates], low: int, high: int
-) -> list[list[np.ndarray | None]]:
-    """Part of the smaller mask that two candidates share: N x N of float32 (T, 3, 3)."""
-    shared: list[list[np.ndarray | None]] = [[None] * len(ids) for _ in ids]
-    for n, a in enumerate(ids):
-        for m in range(n + 1, len(ids)):
-            table = np.zeros((high - low, 3, 3), np.float32)
-            for t in range(high - low):
-                here, there = found.get((a, low + t)), found.get((ids[m], low + t))
-                if here is None or there is None:
-                    continue
-                ours = [c for c in range(3) if here.masks[c] is not None]
-                theirs = [c for c in range(3) if there.masks[c] is not None]
-                if not ours or not theirs:
-                    continue
-                mine = [mask for c in ours if (mask := here.masks[c]) is not None]
-                yours = [mask for c in theirs if (mask := there.masks[c]) is not None]
-                iou = rle_iou(mine, yours)
-                area_a, area_b = (np.array([area_px(x) for x in group], np.float64) for group in (mine, yours))
-                both = iou / (1 + iou) * (area_a[:, None] + area_b[None])
-                table[t][np.ix_(ours, theirs)] = both / np.maximum(np.minimum(area_a[:, None], area_b[None]), 1)
-            if table.any():
-                shared[n][m], shared[m][n] = table, table.transpose(0, 2, 1)
-    return shared
+    )

@@ -1,6 +1,6 @@
 """Masks of two tracks inside one window of time, chosen anew after somebody has said who is who on both sides of it.
 
-The machinery is that of `mend`: per frame a track may keep the mask it has, take the one that the other has, or one
+The machinery is that of `choices`: per frame a track may keep the mask it has, take the one that the other has, or one
 that is carried back into the window from the first clean frame after it. Here the window is given, and the identities
 on both sides are a person's, not ours.
 """
@@ -17,7 +17,7 @@ from fiftyone_plugin.embedders.combined import part_sizes
 from fiftyone_plugin.geometry import area_px, box_overlap, decode_mask
 from fiftyone_plugin.identity.appearance import calibrate, pool, views_between
 from fiftyone_plugin.interfaces import Embedder, FrameSource, Propagator
-from fiftyone_plugin.pipeline.mend import Contact, Mending
+from fiftyone_plugin.pipeline.choices import Choices, Contact
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.views import collect_views
 from fiftyone_plugin.types import FrameMasks, Gallery, Rle, Source, Track
@@ -80,7 +80,7 @@ def rechoose(
     galleries = _galleries(source, embedder, usable, window, evidence or EvidenceOptions())
     looks = {i: pool([views_between(g, 0, int(g.frame_indices[-1]) + 1)]) for i, g in galleries.items() if len(g)}
     by_id = {t.track_id: t for t in usable}
-    work = Mending(
+    work = Choices(
         by_id,
         by_id,
         _partners(by_id, window),
@@ -92,7 +92,7 @@ def rechoose(
     others = [t for t in usable if t.track_id not in window.track_ids]
     masks: list[Track] = []
     hidden: set[tuple[int, int]] = set()
-    for contact, stretch in work.choose(source, propagator, contacts, is_joint=True):
+    for contact, stretch in work.choose(source, propagator, contacts):
         free = [c for c in stretch if c.mask is None or not _is_taken(c.mask, c.frame, others)]
         piece = work.piece(contact, free)
         if piece is not None:
@@ -102,7 +102,7 @@ def rechoose(
 
 
 def _partners(tracks: Mapping[int, Track], window: Window) -> dict[int, dict[int, int]]:
-    """Where `Mending` looks for the mask that was carried into a contact: in a swap, that is the other one's.
+    """Where `Choices` looks for the mask that was carried into a contact: in a swap, that is the other one's.
 
     0 where the other one has no mask near the window.
     """
