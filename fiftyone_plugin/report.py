@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fiftyone_plugin.exporters import write_atomically
-from fiftyone_plugin.types import Decision, Repair, TrackingResult
+from fiftyone_plugin.types import Decision, Repair, RepairKind, TrackingResult
 
 __all__ = ["as_report", "decision_lines", "summary", "write_dataset_report", "write_report"]
 
@@ -28,7 +28,11 @@ def summary(result: TrackingResult) -> dict[str, Any]:
 
 def decision_lines(result: TrackingResult) -> list[str]:
     """One line per repair, and one per encounter that a person should look at."""
-    lines = [f"frame {r.start}: {r.reason} (margin {r.margin:.1f})" for r in result.repairs]
+    lines = [
+        # Masks made anew say nothing of who is who.
+        f"frame {r.start}: {r.reason}" + (f" (margin {r.margin:.1f})" if r.kind is not RepairKind.RESEED else "")
+        for r in result.repairs
+    ]
     for d in result.needs_review:
         e = d.encounter
         ids = " and ".join(str(i) for i in e.track_ids)

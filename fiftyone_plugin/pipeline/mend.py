@@ -76,7 +76,10 @@ def _gaps(track: Track) -> list[Gap]:
 
 def _put_in_place(patch: Track, origin: tuple[int, int], track_id: int) -> Repair:
     start, stop = int(patch.frame_indices[0]), int(patch.frame_indices[-1]) + 1
-    reason = f"masks of track {track_id} in frames {start} to {stop - 1} were propagated from both sides of a gap"
+    reason = (
+        f"{len(patch)} masks of track {track_id}, in frames {start} to {stop - 1}, "
+        "were propagated into a gap from both sides"
+    )
     return Repair(0, RepairKind.RESEED, start, stop, {patch.track_id: origin}, {patch.track_id: track_id}, 0.0, reason)
 
 
