@@ -24,12 +24,11 @@ from fiftyone_plugin.identity.camera import CameraPath
 from fiftyone_plugin.interfaces import FrameSource
 from fiftyone_plugin.pipeline.camera import CameraWatch
 from fiftyone_plugin.pipeline.recorder import Recorder
+from fiftyone_plugin.pipeline.views import usual_by_own_area
 from fiftyone_plugin.registry import make_embedder
 from fiftyone_plugin.types import FloatArray, Gallery, IntArray, Track
 
 __all__ = ["ViewTable"]
-
-_AREA_MEMORY_FRAMES = 32
 
 
 _LAYOUT = 2
@@ -128,7 +127,7 @@ class ViewTable:
             areas_px=self.mask_areas_px[rows],
             object_scores=np.full(len(rows), 10.0, np.float32),
             mask_scores=None,
-            median_areas_px=np.concatenate([_usual_areas(t, self.mask_areas_px[self._rows(t)]) for t in tracks]),
+            median_areas_px=np.concatenate([usual_by_own_area(t) for t in tracks]) * self.mask_areas_px[rows],
             height_px=self.height_px,
             width_px=self.width_px,
             options=options,
@@ -227,11 +226,3 @@ def _camera(source: FrameSource, boxes: list[tuple[int, bytes]]) -> CameraPath |
         here = b"".join(by_frame.get(frame.index, []))
         watch.see(frame, np.frombuffer(here, np.float32).reshape(-1, 4))
     return watch.path
-
-
-def _usual_areas(track: Track, mask_areas: NDArray[np.float32]) -> FloatArray:
-    """Median box areas around every row, scaled to the masks' shares of their boxes."""
-    sides = track.boxes_xyxy[:, 2:] - track.boxes_xyxy[:, :2]
-    areas = sides[:, 0] * sides[:, 1]
-    near = [np.median(areas[max(0, k - _AREA_MEMORY_FRAMES) : k + _AREA_MEMORY_FRAMES + 1]) for k in range(len(track))]
-    return np.asarray(near * mask_areas / np.maximum(areas, 1.0), np.float32)

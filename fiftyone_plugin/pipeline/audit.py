@@ -26,12 +26,10 @@ from fiftyone_plugin.pipeline.memory import peak_memory_mb, trimmed
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.run import Progress
 from fiftyone_plugin.pipeline.settle import Evidence, settle
-from fiftyone_plugin.pipeline.views import collect_views
+from fiftyone_plugin.pipeline.views import collect_views, usual_by_own_area
 from fiftyone_plugin.types import BoolArray, Frame, FrameMasks, Track, TrackingResult
 
 __all__ = ["digest_of_tracks", "repair"]
-
-_AREA_MEMORY_FRAMES = 32
 
 
 def repair(
@@ -136,6 +134,7 @@ class _Look:
     ) -> None:
         self._recorder, self._embedder, self._options = recorder, embedder, options
         self._rows: dict[int, list[tuple[Track, int]]] = {}
+        self._usual = {t.track_id: usual_by_own_area(t) for t in tracks}
         for t in tracks:
             recorder.open(t.track_id, t.phrase)
             for row, frame_index in enumerate(t.frame_indices.tolist()):
@@ -167,7 +166,7 @@ class _Look:
             np.ones(len(here), np.float32),
             np.full(len(here), 10.0, np.float32),
         )
-        usual = [_usual_area(t, r, masks[k]) for k, (t, r) in enumerate(here)]
+        usual = [float(self._usual[t.track_id][r] * np.count_nonzero(masks[k])) for k, (t, r) in enumerate(here)]
         self.camera.see(frame, boxes)
         collect_views(
             frame,
@@ -205,13 +204,3 @@ def _mask(track: Track, row: int, height_px: int, width_px: int) -> BoolArray:
         return mask
     # Corners of a box show background more often than the object.
     return ellipse_mask(track.boxes_xyxy[row], height_px=height_px, width_px=width_px)
-
-
-def _usual_area(track: Track, row: int, mask: BoolArray) -> float:
-    """Median box area around a row, scaled to the mask's share of its box."""
-    near = track.boxes_xyxy[max(0, row - _AREA_MEMORY_FRAMES) : row + _AREA_MEMORY_FRAMES + 1]
-    areas = (near[:, 2] - near[:, 0]) * (near[:, 3] - near[:, 1])
-    own = float(
-        (track.boxes_xyxy[row, 2] - track.boxes_xyxy[row, 0]) * (track.boxes_xyxy[row, 3] - track.boxes_xyxy[row, 1])
-    )
-    return float(np.median(areas)) * np.count_nonzero(mask) / max(own, 1.0)

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import percentile_filter
 
 from fiftyone_plugin.config import EvidenceOptions
 from fiftyone_plugin.embedders.evidence import coverage, crop_objects, judge_views
+from fiftyone_plugin.geometry import area_px, box_areas
 from fiftyone_plugin.interfaces import Embedder
 from fiftyone_plugin.pipeline.recorder import Recorder
-from fiftyone_plugin.types import BoolArray, FloatArray, Frame, FrameMasks
+from fiftyone_plugin.types import BoolArray, FloatArray, Frame, FrameMasks, Track
 
-__all__ = ["collect_views"]
+__all__ = ["collect_views", "usual_by_own_area"]
+
+_USUAL_REACH_ROWS = 48
+_USUAL_PERCENTILE = 90
+"""What hides an object makes it smaller, never larger, and it may be half hidden for longer than it is whole. With the
+median of 32 rows to both sides instead, the true tracks of 6 in 57 drawn clips were changed; with this, those of 4 in
+88, all of animals that nobody can tell apart."""
 
 
 def collect_views(
@@ -61,3 +69,17 @@ def collect_views(
     embeddings = embedder.embed(crop_objects(frame, seen.masks[clean], boxes_xyxy[clean]))
     for k, row in enumerate(clean.tolist()):
         recorder.add_view(int(seen.track_ids[row]), frame.index, embeddings[k], float(weights[row]))
+
+
+def usual_by_own_area(track: Track) -> FloatArray:
+    """How much larger an object usually is around each row of a track, where all rows are known: float32 (N,).
+
+    Areas are those of masks, or of boxes where there are none.
+    """
+    own = box_areas(track.boxes_xyxy)
+    if track.masks is not None:
+        own = np.array([area_px(m) for m in track.masks], np.float32)
+    if not len(own):
+        return own
+    usual = percentile_filter(own, _USUAL_PERCENTILE, size=2 * _USUAL_REACH_ROWS + 1, mode="reflect")
+    return np.asarray(usual / np.maximum(own, 1.0), np.float32)

@@ -12,6 +12,7 @@ from fiftyone_plugin import metrics, pipeline
 from fiftyone_plugin.errors import TrackFileError
 from fiftyone_plugin.geometry import encode_mask
 from fiftyone_plugin.pipeline import views
+from fiftyone_plugin.synthetic import scenes
 from fiftyone_plugin.synthetic.fakes import ScriptedEmbedder
 from fiftyone_plugin.types import Track
 
@@ -146,3 +147,10 @@ def test_only_masks_that_the_propagator_scored_count_however_poor(
     scored.clear()
     pipeline.track(flock, "sheep.", backends=scripted_models(flock))
     assert scored == {True}
+
+
+def test_true_tracks_of_animals_behind_a_tree_stay_as_they_are() -> None:
+    """What can be seen of an animal half hidden looks like somebody else: it must not count as a view of it."""
+    clip = scenes.flock(301, frames=120, look_alike=0.7)
+    audited = pipeline.repair(clip.source, clip.ground_truth())
+    assert audited.repairs == ()
