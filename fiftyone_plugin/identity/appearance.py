@@ -152,6 +152,11 @@ class Calibration:
         """Distance of two individuals in standard deviations of one; below 1 appearance decides nothing."""
         return float(np.sqrt(2 * self.between.sum()))
 
+    def silenced(self) -> Calibration:
+        """The same for embeddings of this size, but looks say nothing."""
+        size = len(self.centre)
+        return Calibration(self.centre, np.zeros((size, 0)), np.zeros(0), self.usual_weight, self.parts)
+
     def log_odds(self, a: Views, b: Views) -> float:
         """Log-likelihood ratio (nats) of one individual against two, within `MAX_LOG_ODDS`; 0 for an empty set.
 

@@ -20,6 +20,7 @@ from fiftyone_plugin.identity.counts import Doubts, Solution, solve_counted
 from fiftyone_plugin.identity.encounters import CutKind, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
 from fiftyone_plugin.identity.links import Links, LinkTable
+from fiftyone_plugin.identity.lookalikes import are_look_alikes
 from fiftyone_plugin.identity.meetings import find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose
@@ -110,8 +111,16 @@ def resolve(
     if not len(calibration.between):
         continuations = _without_leaps(continuations, galleries)
     rules = requirements_of(constraints, tracks)
-    changes = [cut for g in galleries.values() for cut in find_changes(g, calibration)]
-    tracklets = cut_tracks(still, galleries, contacts, supports, changes=changes, said=rules.cuts)
+
+    def cut() -> list[Tracklet]:
+        changes = [change for g in galleries.values() for change in find_changes(g, calibration)]
+        return cut_tracks(still, galleries, contacts, supports, changes=changes, said=rules.cuts)
+
+    tracklets = cut()
+    # Our own carriers exchange objects so often that wrong looks do less harm there than none.
+    if not supports and are_look_alikes(tracklets, calibration):
+        calibration = calibration.silenced()
+        tracklets = cut()
     unwanted, vouched_for = rules.unwanted(tracklets), rules.vouched_for(tracklets)
     unfounded = (_unfounded(tracklets, calibration) - vouched_for) | unwanted
     nodes = [
