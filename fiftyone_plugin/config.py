@@ -183,7 +183,7 @@ class EvidenceOptions:
     min_area_px: int = 64
     """Smallest mask area."""
     min_area_ratio: float = 0.6
-    """Unscored masks: smallest area relative to the running median, in [0, 1]; upside down, it limits growth."""
+    """Unscored masks: smallest area relative to the usual one, in [0, 1]; upside down, it limits growth."""
     every_frames: int = 1
     """A crop is taken from every n-th frame."""
 
