@@ -60,8 +60,8 @@ def judge_views(
         areas_px: (K,) mask areas.
         object_scores: (K,) logits.
         mask_scores: (K,) in [0, 1], overlap with the object that the propagator expects; None where nobody did.
-        median_areas_px: (K,) each track's usual area: a running median, or in audits `pipeline.views.usual_by_own_area`;
-            not a number, or 0, where there is none yet.
+        median_areas_px: (K,) each track's usual area, a running median or, in audits, `usual_by_own_area` of
+            `pipeline.views`; not a number, or 0, where there is none yet.
         height_px: Of the frame.
         width_px: Of the frame.
         options: Limits.
