@@ -18,7 +18,7 @@ import numpy as np
 from fiftyone_plugin.embedders.evidence import crop_objects
 from fiftyone_plugin.geometry import area_px, decode_mask, encode_mask, mask_boxes, rle_iou, rle_overlap
 from fiftyone_plugin.identity.appearance import Calibration, Views
-from fiftyone_plugin.identity.paths import HIDDEN, PathOptions, Pathway, choose_pair, choose_paths
+from fiftyone_plugin.identity.paths import HIDDEN, Pathway, choose_pair, choose_paths
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
 from fiftyone_plugin.types import (
@@ -82,34 +82,27 @@ class Choices:
     """What choosing masks for a few contacts needs to know of the tracks.
 
     Args:
-        tracks: By id, with masks: who is who, near the contacts.
-        carried: The propagated tracks that they were made of, by id.
-        origins: Per track, frame to the propagated track that it shows there.
+        tracks: By id, with masks: who is who on both sides of the contacts.
+        partners: By track id, whose mask was carried into its contact; a track without one has nothing of the kind.
         looks: Clean views by track id.
         calibration: How individuals differ.
         embedder: That of the views.
-        options: Of the choice between masks.
     """
 
     def __init__(
         self,
         tracks: Mapping[int, Track],
-        carried: Mapping[int, Track],
-        origins: Mapping[int, Mapping[int, int]],
+        partners: Mapping[int, int],
         looks: Mapping[int, Views],
         calibration: Calibration,
         embedder: Embedder,
-        options: PathOptions | None,
     ) -> None:
         self._tracks = tracks
-        self._carried = carried
-        self._origins = origins
+        self._partners = partners
         self._looks = looks
         self._calibration = calibration
         self._embedder = embedder
-        self._options = options
-        self._rows = {t.track_id: _rows(t) for t in tracks.values()}
-        self._carried_rows = {t.track_id: _rows(t) for t in carried.values()}
+        self._rows = {i: {f: k for k, f in enumerate(t.frame_indices.tolist())} for i, t in tracks.items()}
         self._areas = {
             t.track_id: float(np.median([area_px(m) for m in t.masks[:: max(1, len(t) // 64)]]))
             for t in tracks.values()
@@ -119,7 +112,7 @@ class Choices:
     def choose(
         self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact]
     ) -> list[tuple[Contact, list[Chosen]]]:
-        """The stretches of one group of contacts in which another mask was chosen, each within one propagated track.
+        """The stretches of one group of contacts in which another mask was chosen.
 
         Two objects may take each other's masks.
         """
@@ -129,7 +122,7 @@ class Choices:
         pathways = [self._pathway(i, [c for c in cluster if c.track_id == i], found, low, high) for i in ids]
         shared = _shared_parts(ids, found, low, high)
         choose = choose_pair if len(ids) == 2 else choose_paths
-        paths = choose(pathways, shared, self._options)
+        paths = choose(pathways, shared)
         return [
             (contact, stretch)
             for n, track_id in enumerate(ids)
@@ -169,9 +162,11 @@ class Choices:
             here = Candidates()
             found[contact.track_id, frame.index] = here
             self._add(here, self._tracks[contact.track_id], self._rows[contact.track_id].get(frame.index))
-            carrier = self._origins[contact.track_id].get(contact.before, 0)
-            row = self._carried_rows[carrier].get(frame.index) if carrier else None
-            self._add(here, self._carried.get(carrier), row)
+            partner = self._partners.get(contact.track_id)
+            if partner is None or contact.before not in self._rows[contact.track_id]:
+                self._add(here, None, None)
+            else:
+                self._add(here, self._tracks[partner], self._rows[partner].get(frame.index))
             k = backward.get(contact.track_id)
             if k is None or not seen.masks[k].any() or seen.object_scores[k] <= 0:
                 self._add(here, None, None)
@@ -261,7 +256,7 @@ class Choices:
     def _changes(
         self, contact: Contact, path: np.ndarray, found: Mapping[tuple[int, int], Candidates], low: int
     ) -> Iterator[list[Chosen]]:
-        """The stretches of one contact in which another mask was chosen, each within one propagated track."""
+        """The stretches of one contact in which another mask was chosen."""
         changed: list[Chosen] = []
         for frame in range(contact.start, contact.stop):
             choice = int(path[frame - low])
@@ -272,7 +267,7 @@ class Choices:
                 changed.append(Chosen(frame, None))
             elif not _is_same(here.masks[choice], here.masks[0]):
                 changed.append(Chosen(frame, here.masks[choice], here.boxes[choice], *here.scores[choice]))
-        return _runs(changed, self._origins[contact.track_id])
+        return _runs(changed)
 
     def piece(self, contact: Contact, stretch: Sequence[Chosen]) -> Track | None:
         """The masks of a stretch as a track with the contact's id; None where the object is hidden all the time."""
@@ -290,12 +285,12 @@ class Choices:
             scores=np.array([c.visible for c in shown], np.float32),
             mask_scores=np.array([c.mask_score for c in shown], np.float32),
             identity_confidence=np.full(len(shown), confidence, np.float32),
-            sources=(Source.RESEEDED,) * len(shown),
+            sources=(Source.REPAIRED,) * len(shown),
         )
 
     def _anchor(self, contact: Contact) -> int:
         """A clean frame beside the contact, on which the track has a mask."""
-        return contact.before if contact.before in self._origins[contact.track_id] else contact.after
+        return contact.before if contact.before in self._rows[contact.track_id] else contact.after
 
     def _mask(self, track_id: int, frame: int) -> BoolArray:
         masks = self._tracks[track_id].masks
@@ -303,19 +298,15 @@ class Choices:
         return decode_mask(masks[self._rows[track_id][frame]])
 
 
-def _rows(track: Track) -> dict[int, int]:
-    return {f: k for k, f in enumerate(track.frame_indices.tolist())}
-
-
 def _is_same(a: Rle | None, b: Rle | None) -> bool:
     return a is not None and b is not None and (a is b or float(rle_iou([a], [b])[0, 0]) >= _SAME_IOU)
 
 
-def _runs(changed: Sequence[Chosen], origins: Mapping[int, int]) -> Iterator[list[Chosen]]:
-    """Frames that follow each other and had their mask from one propagated track."""
+def _runs(changed: Sequence[Chosen]) -> Iterator[list[Chosen]]:
+    """Frames that follow each other."""
     run: list[Chosen] = []
     for chosen in changed:
-        if run and (chosen.frame != run[-1].frame + 1 or origins.get(chosen.frame) != origins.get(run[-1].frame)):
+        if run and chosen.frame != run[-1].frame + 1:
             yield run
             run = []
         run.append(chosen)

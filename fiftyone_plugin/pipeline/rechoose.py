@@ -7,7 +7,7 @@ on both sides are a person's, not ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from fiftyone_plugin.interfaces import Embedder, FrameSource, Propagator
 from fiftyone_plugin.pipeline.choices import Choices, Contact
 from fiftyone_plugin.pipeline.recorder import Recorder
 from fiftyone_plugin.pipeline.views import collect_views
-from fiftyone_plugin.types import FrameMasks, Gallery, Rle, Source, Track
+from fiftyone_plugin.types import FrameMasks, Gallery, Rle, Track
 
 __all__ = ["VIEW_FRAMES", "Rechosen", "Window", "rechoose"]
 
@@ -80,15 +80,10 @@ def rechoose(
     galleries = _galleries(source, embedder, usable, window, evidence or EvidenceOptions())
     looks = {i: pool([views_between(g, 0, int(g.frame_indices[-1]) + 1)]) for i, g in galleries.items() if len(g)}
     by_id = {t.track_id: t for t in usable}
-    work = Choices(
-        by_id,
-        by_id,
-        _partners(by_id, window),
-        looks,
-        calibrate(usable, galleries, is_same_object={}),
-        embedder,
-        None,
-    )
+    # In a swap, the mask that was carried into the window is the one that the other one has.
+    a, b = window.track_ids
+    partners = {i: j for i, j in ((a, b), (b, a)) if j in by_id}
+    work = Choices(by_id, partners, looks, calibrate(usable, galleries, is_same_object={}), embedder)
     others = [t for t in usable if t.track_id not in window.track_ids]
     masks: list[Track] = []
     hidden: set[tuple[int, int]] = set()
@@ -96,18 +91,9 @@ def rechoose(
         free = [c for c in stretch if c.mask is None or not _is_taken(c.mask, c.frame, others)]
         piece = work.piece(contact, free)
         if piece is not None:
-            masks.append(replace(piece, sources=(Source.REPAIRED,) * len(piece)))
+            masks.append(piece)
         hidden |= {(contact.track_id, chosen.frame) for chosen in free if chosen.mask is None}
     return Rechosen(tuple(masks), frozenset(hidden))
-
-
-def _partners(tracks: Mapping[int, Track], window: Window) -> dict[int, dict[int, int]]:
-    """Where `Choices` looks for the mask that was carried into a contact: in a swap, that is the other one's.
-
-    0 where the other one has no mask near the window.
-    """
-    partner = {i: j if j in tracks else 0 for i, j in zip(window.track_ids, reversed(window.track_ids), strict=True)}
-    return {i: dict.fromkeys(t.frame_indices.tolist(), partner.get(i, i)) for i, t in tracks.items()}
 
 
 def _is_taken(mask: Rle, frame: int, others: Sequence[Track]) -> bool:
