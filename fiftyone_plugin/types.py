@@ -361,7 +361,7 @@ class RepairKind(StrEnum):
     TRIM = "trim"
     """Frames are taken out: the mask sat on nothing, or on an object that another track has."""
     RESEED = "reseed"
-    """Masks were propagated anew: a track made of them takes the place of what was there, mostly of nothing."""
+    """Masks were propagated anew into a gap: a track of its own, which this puts in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +392,7 @@ class Repair:
     """Frame after the last one; None is the end of the propagated track. TRIM and RESEED have one."""
     continues: Mapping[int, tuple[int, int] | None]
     """From `start` on, the key shows the object that track ``value[0]`` showed on frame ``value[1]``; None means an
-    object not seen before (SPLIT) or nothing at all until `stop` (TRIM, RESEED)."""
+    object not seen before (SPLIT) or nothing at all until `stop` (TRIM)."""
     relabels: Mapping[int, int | None]
     """What that came to in this result: propagated track to the id it got, None where frames were taken out."""
     margin: float

@@ -25,7 +25,7 @@ _DECIDED = {
     "reassign": ("join to the track it was before", "joined to the track it was before"),
     "split": ("cut: it goes on with another object", "cut: it went on with another object"),
     "trim": ("take these frames out: there is no object", "these frames were taken out: there was no object"),
-    "reseed": ("make masks anew", "masks were made anew"),
+    "reseed": ("fill a gap", "a gap was filled"),
     "abstain": ("left as it is", "left as it is"),
 }
 """By outcome: what would be done, and what was done."""

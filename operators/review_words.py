@@ -35,7 +35,7 @@ _KINDS = {
     "split": "Track cut in two",
     "exchange": "Identities exchanged back",
     "reassign": "Joined to an earlier track",
-    "reseed": "Masks made anew",
+    "reseed": "Gap filled",
 }
 _OUTCOMES = {
     "abstain": "left as it was, because the evidence is too weak",
@@ -44,7 +44,7 @@ _OUTCOMES = {
     "reassign": "repaired: joined to the track it was before",
     "split": "repaired: cut, because it went on with something new",
     "trim": "repaired: frames without an object were taken out",
-    "reseed": "repaired: masks were made anew",
+    "reseed": "repaired: a gap was filled",
 }
 _STATES = {"accepted": "accepted", "edited": "edited by you", "undone": "repair undone"}
 _TERMS = {

@@ -49,7 +49,7 @@ def apply_repairs(tracks: Sequence[Track], repairs: Sequence[Repair]) -> tuple[T
         return tuple(t for t in sorted(tracks, key=lambda t: t.track_id) if not _is_patch(t))
     roots = [_root(k, segments) for k in range(len(segments))]
     ids: dict[int, int] = {}
-    # Tracks of masks chosen anew come later than the ids that were given without them, and must not change those.
+    # Tracks that fill gaps come later than the ids that were given without them, and must not change those.
     next_id = max((t.track_id for t in tracks if not _is_patch(t)), default=0) + 1
     for k in sorted(set(roots), key=lambda k: (segments[k].start, segments[k].track_id)):
         segment = segments[k]
@@ -89,10 +89,7 @@ def _segments(track: Track, repairs: Sequence[Repair]) -> list[_Segment]:
     for repair in repairs:
         if track.track_id not in repair.continues:
             continue
-        is_removal = repair.kind is RepairKind.TRIM or (
-            repair.kind is RepairKind.RESEED and repair.continues[track.track_id] is None
-        )
-        if is_removal:
+        if repair.kind is RepairKind.TRIM:
             stop = repair.stop if repair.stop is not None else int(frames[-1]) + 1
             keep &= ~((frames >= repair.start) & (frames < stop))
         else:

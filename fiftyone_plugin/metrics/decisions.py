@@ -38,7 +38,7 @@ _WINDOW_FRAMES = 12
 """What a track shows on one side of a cut is the object it shows most often in so many frames."""
 _MIN_SIMILARITY = 0.5
 _IDENTITY = (RepairKind.EXCHANGE, RepairKind.REASSIGN, RepairKind.SPLIT)
-"""Repairs that say who is who; the others take masks out, or put better ones in."""
+"""Repairs that say who is who; the others take masks out, or put some into a gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,9 @@ class JudgedRepair:
     EXCHANGE and REASSIGN are right when every track they speak of shows, in the 12 frames from the repair on (and
     before its next edit), the object that its origin showed in the 12 frames up to the one that is named. SPLIT is
     right when the track shows another object than in the 12 frames before. TRIM is right when at least half of the
-    frames it takes out showed no object, or one that a track of the result shows there. RESEED puts new masks in the
-    place of others: it is right when the new ones show the object that its origin showed, and when what it takes out is
-    a right TRIM. What a track shows is the
-    object of largest similarity (at least 0.5), also where several tracks show the same one.
+    frames it takes out showed no object, or one that a track of the result shows there. RESEED fills a
+    gap: it is right when the new masks show the object that its origin showed. What a track shows is the object of
+    largest similarity (at least 0.5), also where several tracks show the same one.
     """
 
     repair: Repair
@@ -140,7 +139,7 @@ def judge_repairs(
     for repair in repairs:
         verdicts = [
             _is_claim_right(shown, edits, k, repair)
-            if repair.kind in _IDENTITY or repair.continues[k] is not None
+            if repair.kind is not RepairKind.TRIM
             else _is_trim_right(shown[k], frames_of[k], repair, kept)
             for k in repair.continues
         ]

@@ -165,13 +165,12 @@ def test_any_repairs_of_the_layer_keep_every_frame_that_is_not_taken_out(chaos: 
 
 
 def reseed(patch: Track, track_id: int, *, start: int, stop: int) -> Repair:
-    continues: dict[int, tuple[int, int] | None] = {patch.track_id: (track_id, start - 1), track_id: None}
-    return Repair(9, RepairKind.RESEED, start, stop, continues, {}, 0.0, "masks chosen anew")
+    return Repair(9, RepairKind.RESEED, start, stop, {patch.track_id: (track_id, start - 1)}, {}, 0.0, "a gap filled")
 
 
-def test_masks_chosen_anew_take_the_place_of_what_was_there(three: Any, make_track: Any) -> None:
+def test_masks_of_a_gap_are_shown_with_the_rest(three: Any, make_track: Any, part: Any, joined: Any) -> None:
     patch = replace(make_track(9, range(10, 14), start_xy=(510, 10)), sources=(Source.RESEEDED,) * 4)
-    everything = (*three, patch)
+    everything = (joined(part(three[0], 0, 10), part(three[0], 14)), *three[1:], patch)
     result = apply_repairs(everything, [reseed(patch, 1, start=10, stop=14)])
     assert [t.track_id for t in result] == [1, 2, 3]
     assert shown(result)[1] == {f: 500.0 if 10 <= f < 14 else 100.0 for f in range(30)}
@@ -179,7 +178,7 @@ def test_masks_chosen_anew_take_the_place_of_what_was_there(three: Any, make_tra
     assert result[1] is three[1]
 
 
-def test_masks_chosen_anew_are_gone_without_their_repair(three: Any, make_track: Any) -> None:
+def test_masks_of_a_gap_are_gone_without_their_repair(three: Any, make_track: Any) -> None:
     patch = replace(make_track(9, range(10, 14), start_xy=(510, 10)), sources=(Source.RESEEDED,) * 4)
     assert shown(apply_repairs((*three, patch), ())) == shown(three)
     assert shown(apply_repairs((*three, patch), [exchange(2, 3, 20)])) == shown(
@@ -193,8 +192,8 @@ def test_trace_names_the_propagated_track_of_every_mask(three: Any) -> None:
     assert origins[3] == dict.fromkeys(range(30), 3)
 
 
-def test_masks_chosen_anew_change_nobodys_id(three: Any, make_track: Any) -> None:
-    """The one who was first seen in the middle of a track keeps the id it had before any mask was chosen."""
+def test_masks_of_a_gap_change_nobodys_id(three: Any, make_track: Any) -> None:
+    """The one who was first seen in the middle of a track keeps the id it had before any gap was filled."""
     split = Repair(1, RepairKind.SPLIT, 20, None, {2: None}, {2: 4}, 1.0, "somebody else")
     patch = replace(make_track(9, range(10, 14), start_xy=(510, 10)), sources=(Source.RESEEDED,) * 4)
     ids = [t.track_id for t in apply_repairs(three, [split])]

@@ -103,10 +103,10 @@ def test_a_trim_is_right_on_nothing_and_on_what_another_track_shows() -> None:
 
 
 def test_new_masks_are_right_on_the_object_they_are_claimed_to_show() -> None:
-    # track 1 ran over to object 2 for ten frames; a new track takes their place
-    propagated = [build(1, on(1, 0, 15) + on(2, 15, 25) + on(1, 25, 40)), TRUTH[1]]
+    # track 1 has a gap of ten frames; a new track fills it
+    propagated = [build(1, on(1, 0, 15) + on(1, 25, 40)), TRUTH[1]]
     right, wrong = build(3, on(1, 15, 25)), build(3, on(2, 15, 25))
-    claim = repair(RepairKind.RESEED, 15, {3: (1, 14), 1: None}, 25)
+    claim = repair(RepairKind.RESEED, 15, {3: (1, 14)}, 25)
     result = TRUTH
     assert [j.is_right for j in judge_repairs(TRUTH, [*propagated, right], [claim], result)] == [True]
     (judged,) = judge_repairs(TRUTH, [*propagated, wrong], [claim], result)
