@@ -28,6 +28,7 @@ __all__ = [
     "encode_mask",
     "mask_boxes",
     "mask_iou",
+    "median_area_px",
     "non_maximum_suppression",
     "paste_mask",
     "rle_iou",
@@ -128,6 +129,11 @@ def decode_mask(rle: Rle) -> BoolArray:
 def area_px(rle: Rle) -> int:
     """Number of pixels that are set."""
     return int(coco.area(_as_coco(rle)))
+
+
+def median_area_px(masks: Sequence[Rle], *, count: int = 64) -> float:
+    """Median number of set pixels of about `count` masks, evenly spread."""
+    return float(np.median([area_px(m) for m in masks[:: max(1, len(masks) // count)]]))
 
 
 def rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> FloatArray:

@@ -31,7 +31,7 @@ from fiftyone_plugin.identity.meetings import JointAbsence
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import IntArray
 
-__all__ = ["Link", "LinkTable", "Links"]
+__all__ = ["NOTHING_KNOWN", "Link", "LinkTable", "Links"]
 
 _SAID = 100.0
 """What a person said outweighs all evidence."""
@@ -46,6 +46,10 @@ class Link:
     appearance: float
     motion: float
     is_keep: bool
+
+
+NOTHING_KNOWN = Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True)
+"""A link that closes a chain again where something was put in or taken out, and that nobody weighed."""
 
 
 class _Candidates(MutableMapping[tuple[int, int], Link]):

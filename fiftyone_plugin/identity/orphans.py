@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fiftyone_plugin.identity.appearance import Calibration, pool
-from fiftyone_plugin.identity.links import Link, Links
+from fiftyone_plugin.identity.links import NOTHING_KNOWN, Links
 from fiftyone_plugin.identity.tracklets import Tracklet
 
 __all__ = ["settle_orphans"]
@@ -166,11 +166,10 @@ def _insert(links: Links, before: int | None, chain: Sequence[int], after: int |
             links.candidates[i, j] = links.candidates[replaced]
             links.margins[i, j] = links.margins[replaced]
         else:
-            links.candidates[i, j] = _NOTHING_KNOWN
+            links.candidates[i, j] = NOTHING_KNOWN
             links.margins.pop((i, j), None)
 
 
 _UNDECIDED = 2.0
 """Log-odds (nats) that a track that looks like somebody else all at once, at the same place, is right all the same: 20
 of 21 were, on real footage with and without injected failures."""
-_NOTHING_KNOWN = Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True)

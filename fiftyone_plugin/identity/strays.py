@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from fiftyone_plugin.geometry import area_px, box_overlap, rle_overlap
-from fiftyone_plugin.identity.links import Link, Links
+from fiftyone_plugin.geometry import box_overlap, median_area_px, rle_overlap
+from fiftyone_plugin.identity.links import NOTHING_KNOWN, Links
 from fiftyone_plugin.identity.tracklets import Tracklet
 from fiftyone_plugin.types import IntArray, Rle, Track
 
@@ -23,10 +23,6 @@ _WORTH_SCALE = 2.0
 """Nats by which the place of a stretch must be worth more for the risk to fall by a factor of e."""
 _BETWEEN_OWN = 0.5
 """Factor of the risk where the stretches before and after are of the same propagated track."""
-_AREAS = 64
-"""An object's usual area is the median of so many masks."""
-
-_NOTHING_KNOWN = Link(total=0.0, prior=0.0, appearance=0.0, motion=0.0, is_keep=True)
 
 
 def leave_out_strays(
@@ -108,8 +104,8 @@ class _Shown:
         """Ratio of the area of a stretch and the usual one of its track, the larger by the smaller."""
         track = self._tracks[t.track_id]
         if t.track_id not in self._usual:
-            self._usual[t.track_id] = _median_area(track, np.arange(0, len(track), max(1, len(track) // _AREAS)))
-        areas = _median_area(track, _rows(track, t)), self._usual[t.track_id]
+            self._usual[t.track_id] = median_area_px(track.masks or ())
+        areas = median_area_px(_masks(track, _rows(track, t).tolist())), self._usual[t.track_id]
         return max(areas) / max(min(areas), 1.0)
 
     def alone(self, t: Tracklet) -> float:
@@ -141,10 +137,6 @@ def _rows(track: Track, t: Tracklet) -> IntArray:
     return np.arange(first, last)
 
 
-def _median_area(track: Track, rows: IntArray) -> float:
-    return float(np.median([area_px(m) for m in _masks(track, rows.tolist())]))
-
-
 def _masks(track: Track, rows: Sequence[int]) -> list[Rle]:
     assert track.masks is not None
     return [track.masks[row] for row in rows]
@@ -159,7 +151,7 @@ def _take_out(n: int, links: Links) -> None:
     if after is None:
         return
     links.successor[before] = after
-    links.candidates.setdefault((before, after), _NOTHING_KNOWN)
+    links.candidates.setdefault((before, after), NOTHING_KNOWN)
     for margins in (links.margins, links.behind):
         known = [margins[pair] for pair in ((before, n), (n, after)) if pair in margins]
         if known:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fiftyone_plugin.embedders.evidence import crop_objects
-from fiftyone_plugin.geometry import area_px, decode_mask, encode_mask, mask_boxes, rle_iou, rle_overlap
+from fiftyone_plugin.geometry import area_px, decode_mask, encode_mask, mask_boxes, median_area_px, rle_iou, rle_overlap
 from fiftyone_plugin.identity.appearance import Calibration, Views
 from fiftyone_plugin.identity.paths import HIDDEN, Pathway, choose_pair, choose_paths
 from fiftyone_plugin.interfaces import Embedder, FrameSource, PropagationSession, Propagator
@@ -103,11 +103,7 @@ class Choices:
         self._calibration = calibration
         self._embedder = embedder
         self._rows = {i: {f: k for k, f in enumerate(t.frame_indices.tolist())} for i, t in tracks.items()}
-        self._areas = {
-            t.track_id: float(np.median([area_px(m) for m in t.masks[:: max(1, len(t) // 64)]]))
-            for t in tracks.values()
-            if t.masks is not None
-        }
+        self._areas = {i: median_area_px(t.masks) for i, t in tracks.items() if t.masks is not None}
 
     def choose(
         self, source: FrameSource, propagator: Propagator, cluster: Sequence[Contact]
