@@ -78,6 +78,23 @@ def test_exchange_left_to_a_person_leaves_low_confidence(crossing: Any) -> None:
 
 
 @pytest.mark.parametrize("looks", [0, 3], ids=["tracks of others", "ours"])
+def test_what_nothing_tells_is_mostly_right(looks: int) -> None:
+    """Two in three and more, as on the clips it was fitted to; and nothing is beyond doubt in masks of our own."""
+    pieces: list[Any] = [Piece(0, 1, 0), Piece(1, 1, 10)]
+    for piece in pieces:
+        piece.looks = looks
+    met = Decision(Encounter(1, EncounterKind.CROSSING, "sheep", 8, 12, (1, 2)), Outcome.KEEP, 5.0, 0.99, {})
+
+    def confidence(margin: float) -> float:
+        links = Links({0: 1}, {}, {}, {(0, 1): margin}, {})
+        (decision,) = with_joint_confidence((met,), pieces, links, reach_frames=6)
+        return decision.confidence
+
+    assert 0.65 < confidence(0.0) < 0.75
+    assert confidence(40.0) == pytest.approx(0.975 if looks else 1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("looks", [0, 3], ids=["tracks of others", "ours"])
 def test_decision_is_no_surer_than_its_least_certain_track(looks: int) -> None:
     """Two tracks, both cut at frame 10; whichever of four margins falls, the decision falls with it."""
     pieces: list[Any] = [Piece(0, 1, 0), Piece(1, 1, 10), Piece(2, 2, 0), Piece(3, 2, 10)]

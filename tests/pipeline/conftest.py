@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,28 @@ def true_track(number: int, phrase: str, found: Sequence[tuple[int, np.ndarray]]
         identity_confidence=ones,
         sources=(Source.SEED, *[Source.PROPAGATED] * (len(found) - 1)),
     )
+
+
+def rows_without(track: Track, start: int, stop: int) -> Track:
+    """A track without its frames ``[start, stop)``."""
+    keep = np.flatnonzero((track.frame_indices < start) | (track.frame_indices >= stop))
+    assert track.masks is not None
+    return replace(
+        track,
+        frame_indices=track.frame_indices[keep],
+        boxes_xyxy=track.boxes_xyxy[keep],
+        masks=tuple(track.masks[k] for k in keep),
+        scores=track.scores[keep],
+        mask_scores=track.mask_scores[keep],
+        identity_confidence=track.identity_confidence[keep],
+        sources=tuple(track.sources[k] for k in keep),
+    )
+
+
+@pytest.fixture(scope="session")
+def without() -> Callable[[Track, int, int], Track]:
+    """Cuts frames out of a track: ``without(track, start, stop)``."""
+    return rows_without
 
 
 @pytest.fixture

@@ -19,21 +19,6 @@ RED, BLUE = (210, 40, 40), (40, 60, 220)
 GAP = Gap(1, 20, 28)
 
 
-def without(track: Track, start: int, stop: int) -> Track:
-    keep = np.flatnonzero((track.frame_indices < start) | (track.frame_indices >= stop))
-    assert track.masks is not None
-    return replace(
-        track,
-        frame_indices=track.frame_indices[keep],
-        boxes_xyxy=track.boxes_xyxy[keep],
-        masks=tuple(track.masks[k] for k in keep),
-        scores=track.scores[keep],
-        mask_scores=track.mask_scores[keep],
-        identity_confidence=np.linspace(0.9, 0.5, len(keep), dtype=np.float32),
-        sources=tuple(track.sources[k] for k in keep),
-    )
-
-
 def masks_of(track: Track) -> dict[int, np.ndarray]:
     return {f: decode_mask(m) for f, m in zip(track.frame_indices.tolist(), track.masks or (), strict=True)}
 
@@ -44,9 +29,10 @@ def walker(world: Any, block: Any) -> Any:
     return world([block("sheep", RED, 5, 30, 2.0)], 50)
 
 
-def test_object_that_is_visible_is_shown_on_every_frame_of_the_gap(walker: Any) -> None:
+def test_object_that_is_visible_is_shown_on_every_frame_of_the_gap(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     cut = without(truth, 20, 28)
+    cut = replace(cut, identity_confidence=np.linspace(0.9, 0.5, len(cut), dtype=np.float32))
     (piece,) = bridge(walker, ScriptedPropagator([truth]), [cut], [GAP])
     assert (piece.track_id, piece.phrase, piece.frame_indices.tolist()) == (1, "sheep", list(range(20, 28)))
     assert piece.masks == truth.masks[20:28]
@@ -56,26 +42,26 @@ def test_object_that_is_visible_is_shown_on_every_frame_of_the_gap(walker: Any) 
     np.testing.assert_allclose(piece.identity_confidence, cut.identity_confidence[20])
 
 
-def test_object_that_is_away_stays_absent(walker: Any) -> None:
+def test_object_that_is_away_stays_absent(walker: Any, without: Any) -> None:
     cut = without(walker.truth()[0], 20, 28)
     assert bridge(walker, ScriptedPropagator([cut]), [cut], [GAP]) == ()
 
 
-def test_object_that_leaves_late_and_returns_early_is_shown_only_while_it_is_there(walker: Any) -> None:
+def test_object_that_leaves_late_and_returns_early_is_shown_only_while_it_is_there(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     there = without(truth, 22, 26)
     (piece,) = bridge(walker, ScriptedPropagator([there]), [without(truth, 20, 28)], [GAP])
     assert piece.frame_indices.tolist() == [20, 21, 26, 27]
 
 
-def test_walk_that_loses_the_object_leaves_it_to_the_other(walker: Any) -> None:
+def test_walk_that_loses_the_object_leaves_it_to_the_other(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     propagator = ScriptedPropagator([truth], failures=[Loss(23, 1)])
     (piece,) = bridge(walker, propagator, [without(truth, 20, 28)], [GAP])
     assert piece.masks == truth.masks[20:28]
 
 
-def test_walk_that_goes_over_to_another_track_is_not_believed(world: Any, block: Any) -> None:
+def test_walk_that_goes_over_to_another_track_is_not_believed(world: Any, block: Any, without: Any) -> None:
     scene = world([block("sheep", RED, 5, 30, 2.0), block("sheep", BLUE, 45, 52)], 50)
     first, second = scene.truth()
     propagator = ScriptedPropagator([first, second], failures=[Takeover(22, 1, 2)])
@@ -83,7 +69,7 @@ def test_walk_that_goes_over_to_another_track_is_not_believed(world: Any, block:
     assert piece.masks == first.masks[20:28]
 
 
-def test_walk_that_leaps_away_is_not_believed(world: Any, block: Any) -> None:
+def test_walk_that_leaps_away_is_not_believed(world: Any, block: Any, without: Any) -> None:
     # The other one has no track, and is as large; only the leap gives it away.
     scene = world([block("sheep", RED, 5, 30, 2.0), block("sheep", BLUE, 109, 30)], 50)
     first, second = scene.truth()
@@ -92,7 +78,7 @@ def test_walk_that_leaps_away_is_not_believed(world: Any, block: Any) -> None:
     assert piece.masks == first.masks[20:28]
 
 
-def test_walks_that_disagree_leave_the_frame_empty(world: Any, block: Any) -> None:
+def test_walks_that_disagree_leave_the_frame_empty(world: Any, block: Any, without: Any) -> None:
     # The other one has no track, stands close by, and is as large: either walk could be right.
     scene = world([block("sheep", RED, 45, 30), block("sheep", BLUE, 45, 46)], 50)
     first, second = scene.truth()
@@ -101,13 +87,13 @@ def test_walks_that_disagree_leave_the_frame_empty(world: Any, block: Any) -> No
     assert piece.frame_indices.tolist() == [20, 21, 22, 23]
 
 
-def test_mask_that_lies_on_another_track_is_left_out(walker: Any) -> None:
+def test_mask_that_lies_on_another_track_is_left_out(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     double = replace(truth, track_id=2)
     assert bridge(walker, ScriptedPropagator([truth]), [without(truth, 20, 28), double], [GAP]) == ()
 
 
-def test_mask_that_grows_abruptly_is_not_believed_alone(walker: Any) -> None:
+def test_mask_that_grows_abruptly_is_not_believed_alone(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     masks = list(truth.masks or ())
     huge = np.zeros_like(decode_mask(masks[0]))
@@ -133,12 +119,12 @@ class Doubtful(ScriptedPropagator):
         return session
 
 
-def test_mask_that_the_propagator_does_not_believe_in_is_left_out(walker: Any) -> None:
+def test_mask_that_the_propagator_does_not_believe_in_is_left_out(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     assert bridge(walker, Doubtful([truth]), [without(truth, 20, 28)], [GAP]) == ()
 
 
-def test_walk_begins_with_a_mask_that_nobody_touches(world: Any, block: Any) -> None:
+def test_walk_begins_with_a_mask_that_nobody_touches(world: Any, block: Any, without: Any) -> None:
     # Frames 17 to 19, next to the gap, show the two run together; a walk from there would carry both on.
     scene = world([block("sheep", RED, 5, 30, 1.0), block("sheep", BLUE, 42, 40, -1.0)], 50)
     first, second = scene.truth()
@@ -162,7 +148,7 @@ def test_walk_begins_with_a_mask_that_nobody_touches(world: Any, block: Any) -> 
     assert max(ahead) < 17
 
 
-def test_gap_at_the_end_of_a_track_is_none(walker: Any) -> None:
+def test_gap_at_the_end_of_a_track_is_none(walker: Any, without: Any) -> None:
     (truth,) = walker.truth()
     assert bridge(walker, ScriptedPropagator([truth]), [without(truth, 40, 50)], [Gap(1, 40, 50)]) == ()
     boxes_only = replace(without(truth, 20, 28), masks=None)
@@ -172,7 +158,9 @@ def test_gap_at_the_end_of_a_track_is_none(walker: Any) -> None:
 # The fixtures are classes, the same for every example.
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(y_px=st.integers(12, 48), x_px=st.integers(20, 70), length=st.integers(1, 12))
-def test_pixels_of_others_are_never_taken(world: Any, block: Any, y_px: int, x_px: int, length: int) -> None:
+def test_pixels_of_others_are_never_taken(
+    world: Any, block: Any, y_px: int, x_px: int, length: int, without: Any
+) -> None:
     scene = world([block("sheep", RED, 5, 30, 2.0), block("sheep", BLUE, x_px, y_px)], 50)
     second = scene.truth()[1]
     whole = world([block("sheep", RED, 5, 30, 2.0)], 50).truth()[0]  # as if the other one were of glass
