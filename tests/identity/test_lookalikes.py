@@ -71,7 +71,7 @@ def test_looks_that_say_nothing_are_not_asked(make_track: Any, make_gallery: Any
 def test_true_tracks_of_look_alikes_stay_as_they_are(make_track: Any, make_gallery: Any, is_ours: bool) -> None:
     """Two meet; one was half hidden before, the other one is after it: looks speak for an exchange.
 
-    Of our own tracks they are heard all the same: those exchange objects so often that wrong looks are better than none.
+    Of our own tracks they are heard all the same: those change objects so often that wrong looks beat none.
     """
     frames = range(160)
     tracks = (
