@@ -649,10 +649,11 @@ class _Bar:
             self._bar.reset(total=progress.frames_total)
         self._bar.set_postfix_str(_beside_the_bar(progress), refresh=False)
         self._bar.update(progress.frames_done - self._bar.n)
-        if self._stage != progress.stage:
+        step = f" {progress.steps_done + 1}/{progress.steps_total}" if progress.steps_total else ""
+        if self._stage != progress.stage + step:
             # Shown at once: a new stage may take long before its first frame is done.
-            self._stage = progress.stage
-            self._bar.set_description(progress.stage)
+            self._stage = progress.stage + step
+            self._bar.set_description(self._stage)
 
 
 def _beside_the_bar(progress: Any) -> str:

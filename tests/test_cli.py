@@ -635,7 +635,7 @@ def test_interrupted_audit_goes_on_with_resume_and_ends_as_uninterrupted(
     monkeypatch.chdir(tmp_path)
     repair = ["repair", video_path, "--tracks", tracks_path, *checkpoint]
     assert shell("repair", video_path, "--tracks", tracks_path, "--output", "whole.json") == 0
-    interrupt_at(5, stage="repair")
+    interrupt_at(5, stage="audit")
     assert shell(*repair, "--dry-run", "--json") == 130
     assert shell.json["frames"] == 5
     assert "--resume goes on from there" in shell.err
@@ -655,7 +655,7 @@ def test_audit_without_resume_or_of_other_tracks_begins_and_says_so(
     shell: Shell, video_path: Path, tracks_path: Path, interrupt_at: Callable[..., None]
 ) -> None:
     repair = ["repair", video_path, "--tracks", tracks_path]
-    interrupt_at(5, stage="repair")
+    interrupt_at(5, stage="audit")
     assert shell(*repair) == 130
     interrupt_at(0)
     assert shell(*repair, "--count", "sheep=1", "--resume") == 0

@@ -124,7 +124,7 @@ class Walked:
         models = pipeline.Backends.load(self.options)
         evidence = self.case.evidence
         settled = settle(evidence, self.options.identity)
-        settled = mend(self.clip.source, models.propagator, models.embedder, settled, evidence.galleries)
+        settled, _ = mend(self.clip.source, models.propagator, models.embedder, settled, evidence.galleries)
         return Answer(settled.tracks, settled.resolution.repairs, settled.resolution.decisions, settled.carried)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "AUDIT",
     "LinkOptions",
     "candidate_priors",
+    "keep_log_odds",
     "motion_log_odds",
     "told_by_continuations",
     "told_by_handovers",
@@ -280,6 +281,11 @@ def told_by_continuations(
         if i is not None and j is not None and _fits(tracklets[i], tracklets[j], options):
             told[i, j] = max(c.log_odds, motion_log_odds(tracklets[i], tracklets[j], options))
     return told
+
+
+def keep_log_odds(a: Tracklet, b: Tracklet, options: LinkOptions) -> float:
+    """What speaks, besides looks, for a tracklet showing what the one before it in its track shows (nats)."""
+    return _keep_prior(b, options) + motion_log_odds(a, b, options)
 
 
 def motion_log_odds(a: Tracklet, b: Tracklet, options: LinkOptions) -> float:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fiftyone_plugin.identity.appearance import Calibration
 from fiftyone_plugin.identity.tracklets import Tracklet
 
-__all__ = ["are_look_alikes"]
+__all__ = ["alikeness", "are_look_alikes"]
 
 _MIN_FRAMES = 16
 _MIN_VIEWS = 6
@@ -35,8 +36,27 @@ def are_look_alikes(tracklets: Sequence[Tracklet], calibration: Calibration) -> 
         tracklets: Of all tracks.
         calibration: Of this video.
     """
+    odds = _odds_of_different(tracklets, calibration)
+    return len(odds) >= _MIN_PAIRS and bool(np.median(odds) > 0)
+
+
+def alikeness(tracklets: Sequence[Tracklet], calibration: Calibration) -> float:
+    """Part of the pairs that are known to be different and look like one individual all the same, in [0, 1].
+
+    Counted by probability, and against one more pair that looks different, so that a single pair says little.
+
+    Args:
+        tracklets: Of all tracks.
+        calibration: Of this video.
+    """
+    odds = _odds_of_different(tracklets, calibration)
+    return float((1 / (1 + np.exp(-odds))).sum() / (len(odds) + 1))
+
+
+def _odds_of_different(tracklets: Sequence[Tracklet], calibration: Calibration) -> NDArray[np.float64]:
+    """Log-odds (nats) for one individual of every pair of long stretches of one class, seen at the same time: (P,)."""
     if not len(calibration.between):
-        return False
+        return np.zeros(0)
     long = [
         t for t in tracklets if t.copy_of is None and t.stop - t.start >= _MIN_FRAMES and len(t.views) >= _MIN_VIEWS
     ]
@@ -49,8 +69,8 @@ def are_look_alikes(tracklets: Sequence[Tracklet], calibration: Calibration) -> 
         and a.phrase == b.phrase
         and min(a.stop, b.stop) - max(a.start, b.start) >= _MIN_SHARED_FRAMES
     ]
-    if len(pairs) < _MIN_PAIRS:
-        return False
+    if not pairs:
+        return np.zeros(0)
     views = calibration.pooled([t.views for t in long])
     odds = calibration.log_odds_table(views, views)
-    return bool(np.median([odds[pair] for pair in pairs]) > 0)
+    return np.array([odds[pair] for pair in pairs])

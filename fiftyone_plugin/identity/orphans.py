@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fiftyone_plugin.identity.appearance import Calibration, pool
+import numpy as np
+
+from fiftyone_plugin.identity.appearance import Calibration, pool, temper
+from fiftyone_plugin.identity.candidates import LinkOptions, keep_log_odds
 from fiftyone_plugin.identity.links import NOTHING_KNOWN, Links
 from fiftyone_plugin.identity.tracklets import Tracklet
 
@@ -30,6 +33,7 @@ def settle_orphans(
     nodes: Sequence[int],
     links: Links,
     calibration: Calibration,
+    options: LinkOptions,
     *,
     vouched_for: set[int] | None = None,
 ) -> set[int]:
@@ -41,6 +45,7 @@ def settle_orphans(
         nodes: Indices of those that took part in the assignment; the others gave too little evidence for it.
         links: The assignment; is added to.
         calibration: Of this video.
+        options: Priors of what happens at a cut.
         vouched_for: Indices of tracklets that a person spoke of; they stay as they were assigned.
 
     Returns:
@@ -83,6 +88,9 @@ def settle_orphans(
                 last[t.track_id] = t
             continue
         _insert(links, before.index, future, after)
+        if after is None:
+            looks = calibration.log_odds(pool(known), t.views) if known and len(t.views) else 0.0
+            links.behind[before.index, t.index] = keep_log_odds(before, t, options) + float(temper(np.array(looks)))
         last[t.track_id] = t
     return gone | _settle_beginnings(candidates, tracklets, gone, links, vouched_for or set())
 

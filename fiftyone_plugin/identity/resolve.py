@@ -20,7 +20,7 @@ from fiftyone_plugin.identity.counts import Doubts, Solution, solve_counted
 from fiftyone_plugin.identity.encounters import CutKind, find_contacts
 from fiftyone_plugin.identity.handovers import Continuation, find_continuations, find_handovers
 from fiftyone_plugin.identity.links import Links, LinkTable
-from fiftyone_plugin.identity.lookalikes import are_look_alikes
+from fiftyone_plugin.identity.lookalikes import alikeness, are_look_alikes
 from fiftyone_plugin.identity.meetings import find_approaches, find_joint_absences
 from fiftyone_plugin.identity.orphans import settle_orphans
 from fiftyone_plugin.identity.proposals import REACH_FRAMES, propose
@@ -143,7 +143,9 @@ def resolve(
         links, doubts = _solve_until_firm(tracklets, table, rules, bonuses, min_margin=options.min_margin)
         left = [t for t in tracklets if t.index not in unfounded]
         return Solution(
-            links, doubts, settle_orphans(left, tracklets, nodes, links, calibration, vouched_for=vouched_for)
+            links,
+            doubts,
+            settle_orphans(left, tracklets, nodes, links, calibration, link_options, vouched_for=vouched_for),
         )
 
     solution = solve_counted(solve, tracklets, nodes, options.counts)
@@ -152,7 +154,9 @@ def resolve(
     strays = leave_out_strays(tracks, nodes, tracklets, links, unfounded, vouched_for)
     found = propose(tracklets, links, abstained, contacts, absences, unfounded, strays, min_margin=options.min_margin)
     doubt(links, {j: margin for (_, j), (_, margin) in abstained.items()})
-    decisions = with_joint_confidence(found.decisions, tracklets, links, reach_frames=REACH_FRAMES)
+    decisions = with_joint_confidence(
+        found.decisions, tracklets, links, reach_frames=REACH_FRAMES, alikeness=alikeness(tracklets, calibration)
+    )
     return Resolution(found.encounters, decisions, found.repairs, frame_confidences(tracklets, links), calibration)
 
 

@@ -179,6 +179,8 @@ class Reporter:
                 seconds=progress.seconds,
                 frames_per_second=rate,
                 seconds_left=frames_left / rate if rate > 0 else None,
+                steps_done=progress.steps_done,
+                steps_total=progress.steps_total,
             )
             self._job.report(now)
             if self._on_progress is not None:

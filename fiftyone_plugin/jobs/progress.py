@@ -15,6 +15,13 @@ __all__ = ["JobProgress", "Pace", "duration"]
 _PACE_FRAMES = 32
 """Reports over which the speed is taken: long enough to be steady, short enough to follow the number of objects."""
 
+_STEPS = {
+    "trace": "tracing objects back to where they came from",
+    "repair": "repairing identities of {} objects",
+    "fill": "filling gaps in tracks",
+}
+"""What is said of stages that do not go by frames."""
+
 
 def duration(seconds: float) -> str:
     """A duration to the precision that an estimate has: ``40 s``, ``12 min``, ``3.5 h``, ``4 days``."""
@@ -43,13 +50,16 @@ class JobProgress:
     tracks_live: int
     """Objects that are followed now."""
     stage: str
-    """``track`` or ``repair``."""
+    """As of `pipeline.Progress`."""
     seconds: float
     """Work on this video, that of earlier processes included."""
     frames_per_second: float = 0.0
     """Lately; 0 while it is not known."""
     seconds_left: float | None = None
     """For the whole job, at that speed; None while it is not known."""
+    steps_done: int = 0
+    """Of stages that do not go by frames."""
+    steps_total: int = 0
 
     @property
     def fraction(self) -> float:
@@ -62,8 +72,9 @@ class JobProgress:
         """One line for people."""
         name = PurePath(self.source).name
         where = f"video {self.video_number} of {self.videos_total} ({name}), " if self.videos_total > 1 else ""
-        if self.stage == "repair":
-            return f"{where}repairing identities of {self.tracks_live} objects"
+        if self.stage in _STEPS:
+            at = f", {self.steps_done + 1} of {self.steps_total}" if self.steps_total else ""
+            return f"{where}{_STEPS[self.stage].format(self.tracks_live)}{at}"
         rate = f", {self.frames_per_second:.1f} frames/s" if self.frames_per_second > 0 else ""
         left = f", {duration(self.seconds_left)} left" if self.seconds_left else ""
         return f"{where}frame {self.frames_done} of {self.frames_total}, {self.tracks_live} objects{rate}{left}"

@@ -103,7 +103,7 @@ def repair(
         at = replace(at, frames_done=at.frames_done + 1)
         if on_progress is not None:
             seconds = time.perf_counter() - began
-            on_progress(Progress(frame.index, at.frames_done, last + 1, seen, "repair", seconds))
+            on_progress(Progress(frame.index, at.frames_done, last + 1, seen, "audit", seconds))
     if not at.is_walked:
         at = replace(at, is_walked=not was_stopped, video=source.info, warnings=source.warnings)
         keeper.save(at)

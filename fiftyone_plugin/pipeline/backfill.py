@@ -7,7 +7,7 @@ and by the user. Frames are decoded again, one window at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,6 +35,8 @@ def fill_back(
     recorder: Recorder,
     births: Sequence[Birth],
     options: TrackingOptions,
+    *,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> None:
     """Propagate every late carrier backwards over one interval between two looks, and record what is found.
 
@@ -45,6 +47,7 @@ def fill_back(
         recorder: Of the forward walk; is added to.
         births: Carriers that began after the first frame, in order of time.
         options: Of the run.
+        on_step: Called before every window, with how many are done and how many there are.
     """
     association = options.association
     reach = association.redetect_every_frames + association.confirm_within_frames
@@ -54,7 +57,9 @@ def fill_back(
     for birth in births:
         if birth.track_id in tracks:
             by_frame.setdefault(birth.frame_index, []).append(birth.track_id)
-    for frame_index, track_ids in sorted(by_frame.items()):
+    for done, (frame_index, track_ids) in enumerate(sorted(by_frame.items())):
+        if on_step is not None:
+            on_step(done, len(by_frame))
         low = max(options.start, frame_index - reach)
         window = list(source.frames(low, frame_index + 1))
         if len(window) < 2:

@@ -8,7 +8,7 @@ repair (`RepairKind.RESEED`) that puts it in place; everything else stays as it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +34,10 @@ def mend(
     embedder: Embedder,
     settled: Settled,
     galleries: Mapping[int, Gallery],
-) -> Settled:
+    *,
+    on_step: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[Settled, bool]:
     """Put masks into gaps.
 
     Args:
@@ -43,6 +46,11 @@ def mend(
         embedder: That of the galleries.
         settled: Who is who; returned as it is where nothing is found.
         galleries: Views of the propagated tracks.
+        on_step: Called before every gap, with how many are done and how many there are.
+        should_stop: Asked before every gap.
+
+    Returns:
+        Who is who with the gaps filled, and whether it was stopped before all of them were looked into.
     """
     gaps = sorted((g for t in settled.tracks for g in _gaps(t)), key=lambda g: (g.stop - g.start, g.start, g.track_id))
     origins = trace(settled.carried, settled.resolution.repairs)
@@ -50,7 +58,13 @@ def mend(
     next_id = max((t.track_id for t in (*settled.tracks, *settled.carried)), default=0) + 1
     patches: list[Track] = []
     repairs: list[Repair] = []
-    for gap in gaps:
+    is_cut_short = False
+    for done, gap in enumerate(gaps):
+        if should_stop is not None and should_stop():
+            is_cut_short = True
+            break
+        if on_step is not None:
+            on_step(done, len(gaps))
         # One after the other, so that no two of them show the same pixels.
         for piece in bridge(source, propagator, (*settled.tracks, *patches), [gap], witness=looks.bear_out):
             patch = replace(piece, track_id=next_id, sources=(Source.RESEEDED,) * len(piece))
@@ -59,13 +73,13 @@ def mend(
             patches.append(patch)
             next_id += 1
     if not patches:
-        return settled
+        return settled, is_cut_short
     together = sorted([*settled.resolution.repairs, *repairs], key=lambda r: (r.start, min(r.continues)))
     numbered = tuple(replace(r, repair_id=n) for n, r in enumerate(together, start=1))
     everything = (*settled.carried, *patches)
     phrases = {t.track_id: t.phrase for t in settled.tracks}  # some of which a person gave
     mended = tuple(replace(t, phrase=phrases[t.track_id]) for t in apply_repairs(everything, numbered))
-    return Settled(mended, everything, replace(settled.resolution, repairs=numbered))
+    return Settled(mended, everything, replace(settled.resolution, repairs=numbered)), is_cut_short
 
 
 def _gaps(track: Track) -> list[Gap]:

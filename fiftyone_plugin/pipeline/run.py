@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -41,9 +42,13 @@ class Progress:
     """Expected; a damaged video may end earlier."""
     tracks_live: int
     stage: str
-    """``track`` or ``repair``."""
+    """``track``; then ``trace`` (objects back to where they came from), ``repair`` and ``fill`` (gaps). Of tracks that
+    exist already, ``audit``."""
     seconds: float
     """Since the run began, loading of models included."""
+    steps_done: int = 0
+    """Of ``trace`` and ``fill``, which do not go by frames."""
+    steps_total: int = 0
 
 
 def track(
@@ -64,8 +69,9 @@ def track(
         source: The video.
         prompt: Classes, separated by periods, commas or new lines.
         options: Everything else.
-        on_progress: Called after every frame.
-        should_stop: Asked before every frame; when it says yes, the result covers the frames up to there.
+        on_progress: Called after every frame, and before every step of what follows.
+        should_stop: Asked before every frame, and before every gap that is filled; when it says yes, the result covers
+            what was done up to there. A run that was stopped early fills no gaps.
         backends: Models that are already loaded; by default those that `options` name.
         checkpointing: Where the state is kept while it works, and whether to go on from what is there; the result is
             that of an uninterrupted run. What is kept there is left there.
@@ -96,6 +102,7 @@ def track(
     done = at.frames_done
     warnings: list[str] = []
     stopped_at: int | None = None
+    is_cut_short = False
     frames = iter(()) if at.is_walked else source.frames(at.next_frame, options.stop)
     for frame in trimmed(session.feed(frames) if isinstance(session, FeedableSession) else frames):
         if keeper.is_due(frame.index):
@@ -115,17 +122,33 @@ def track(
     tracks, resolution = recorder.tracks(), Resolution((), (), (), ())
     carried: tuple[Track, ...] = ()
     if options.identity.repair and tracks:
-        if on_progress is not None:
-            last = options.start + max(done - 1, 0)
-            on_progress(Progress(last, done, total, walk.live_tracks, "repair", time.perf_counter() - began))
-        fill_back(source, models.propagator, models.embedder, recorder, walk.births, options)
+
+        def tell(stage: str, step: int = 0, steps: int = 0) -> None:
+            if on_progress is not None:
+                last, seconds = options.start + max(done - 1, 0), time.perf_counter() - began
+                on_progress(Progress(last, done, total, walk.live_tracks, stage, seconds, step, steps))
+
+        fill_back(
+            source, models.propagator, models.embedder, recorder, walk.births, options, on_step=partial(tell, "trace")
+        )
         trim_memory()
+        tell("repair")
         evidence = Evidence(recorder.tracks(), recorder.galleries(), recorder.supports(), walk.camera.path)
         if on_evidence is not None:
             on_evidence(evidence)
         settled = settle(evidence, options.identity, constraints=constraints)
-        if options.identity.mend_masks:
-            settled = mend(source, models.propagator, models.embedder, settled, evidence.galleries)
+        if options.identity.mend_masks and stopped_at is None:
+            settled, is_cut_short = mend(
+                source,
+                models.propagator,
+                models.embedder,
+                settled,
+                evidence.galleries,
+                on_step=partial(tell, "fill"),
+                should_stop=should_stop,
+            )
+            if is_cut_short:
+                warnings.append("stopped while gaps were filled, as asked; some tracks have gaps left")
         tracks, carried, resolution = settled.tracks, settled.carried, settled.resolution
     if not tracks:
         warnings.append(f"nothing found for {', '.join(repr(p) for p in phrases)}: zero tracks")
@@ -141,7 +164,7 @@ def track(
         peak_memory_mb=peak_memory_mb(),
         warnings=(*at.warnings, *walk.warnings, *keeper.warnings, *warnings),
         settings={"prompt": prompt, "phrases": list(phrases), "shepherd": __version__, **options.as_dict()},
-        was_stopped=stopped_at is not None,
+        was_stopped=stopped_at is not None or is_cut_short,
     )
 
 

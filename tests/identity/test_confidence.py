@@ -90,8 +90,24 @@ def test_what_nothing_tells_is_mostly_right(looks: int) -> None:
         (decision,) = with_joint_confidence((met,), pieces, links, reach_frames=6)
         return decision.confidence
 
-    assert 0.65 < confidence(0.0) < 0.75
-    assert confidence(40.0) == pytest.approx(0.975 if looks else 1.0, abs=1e-6)
+    assert 0.65 < confidence(0.0) < 0.8
+    assert confidence(40.0) == pytest.approx(0.968 if looks else 1.0, abs=1e-6)
+
+
+def test_margins_tell_less_where_all_look_alike() -> None:
+    pieces: list[Any] = [Piece(0, 1, 0), Piece(1, 1, 10)]
+    for piece in pieces:
+        piece.looks = 3
+    met = Decision(Encounter(1, EncounterKind.CROSSING, "sheep", 8, 12, (1, 2)), Outcome.KEEP, 5.0, 0.99, {})
+
+    def confidence(alikeness: float) -> float:
+        links = Links({0: 1}, {}, {}, {(0, 1): 3.0}, {})
+        (decision,) = with_joint_confidence((met,), pieces, links, reach_frames=6, alikeness=alikeness)
+        return decision.confidence
+
+    assert confidence(0.0) > 0.85
+    assert confidence(0.3) < confidence(0.0)
+    assert 0.3 < confidence(0.9) < 0.6  # half of them are wrong then, whatever looks say
 
 
 @pytest.mark.parametrize("looks", [0, 3], ids=["tracks of others", "ours"])

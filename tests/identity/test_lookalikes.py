@@ -8,7 +8,7 @@ import pytest
 
 from fiftyone_plugin.identity import resolve
 from fiftyone_plugin.identity.appearance import calibrate
-from fiftyone_plugin.identity.lookalikes import are_look_alikes
+from fiftyone_plugin.identity.lookalikes import alikeness, are_look_alikes
 from fiftyone_plugin.identity.tracklets import Tracklet, cut_tracks
 from fiftyone_plugin.types import Gallery, Support, Track
 
@@ -38,6 +38,22 @@ def cut(tracks: tuple[Track, ...], galleries: dict[int, Gallery]) -> tuple[list[
 
 def test_animals_of_one_look_are_recognised_as_look_alikes(make_track: Any, make_gallery: Any) -> None:
     assert are_look_alikes(*cut(*walkers(make_track, make_gallery, looks=(1, 1, 1, 1))))
+
+
+def test_alikeness_is_the_part_of_different_pairs_that_look_like_one(make_track: Any, make_gallery: Any) -> None:
+    alike, some, none = (
+        alikeness(*cut(*walkers(make_track, make_gallery, looks=looks)))
+        for looks in ((1, 1, 1, 1), (1, 1, 2, 3), (1, 2, 3, 4))
+    )
+    assert alike > 0.4
+    assert 0.05 < some < 0.3
+    assert none < 0.05
+
+
+def test_one_pair_that_looks_alike_says_little(make_track: Any, make_gallery: Any) -> None:
+    tracklets, calibration = cut(*walkers(make_track, make_gallery, looks=(1, 1, 1, 1)))
+    assert alikeness([], calibration) == 0
+    assert 0 < alikeness(tracklets[:2], calibration) <= 0.5
 
 
 @pytest.mark.parametrize("looks", [(1, 2, 3, 4), (1, 1, 2, 3)], ids=["all-differ", "two-are-alike"])

@@ -72,3 +72,16 @@ def test_stretch_put_between_two_leaves_the_doubt_where_it_was() -> None:
     assert links.successor == {0: 1, 1: 2}
     assert links.behind == {(1, 2): 4.0}
     assert links.alone == {1: 3.0, 2: 6.0}
+
+
+@pytest.mark.parametrize(("gap", "step", "low", "high"), [(5, 0, 0.9, 0.99), (25, 0, 0.55, 0.65), (5, 100, 0.0, 0.1)])
+def test_end_of_a_track_too_short_to_tell_is_as_sure_as_its_cut(
+    make_track: Any, gap: int, step: int, low: float, high: float
+) -> None:
+    """Nothing was seen of it, so only how long it was away, and how far it went meanwhile, say who it is."""
+    frames = [*range(40), *range(40 + gap, 45 + gap)]
+    boxes = np.array([[10 + f, 10, 30 + f, 30] for f in frames], np.float64)
+    boxes[40:] += [step, 0, step, 0]
+    (track,) = resolve([make_track(1, frames, boxes=boxes)], {}).with_confidence([make_track(1, frames, boxes=boxes)])
+    assert track.identity_confidence[39] == 1.0
+    assert np.all((track.identity_confidence[40:] > low) & (track.identity_confidence[40:] < high))

@@ -24,6 +24,10 @@ def test_line_names_only_what_is_known() -> None:
     assert later.fraction == 0.625
     repairing = JobProgress(1, 1, "flock.mp4", 99, 100, 100, 3, "repair", 10.0, 10.0, None)
     assert repairing.line == "repairing identities of 3 objects"
+    filling = JobProgress(2, 2, "flock.mp4", 99, 100, 100, 3, "fill", 10.0, 10.0, None, steps_done=2, steps_total=7)
+    assert filling.line == "video 2 of 2 (flock.mp4), filling gaps in tracks, 3 of 7"
+    auditing = JobProgress(1, 1, "flock.mp4", 49, 50, 100, 3, "audit", 5.0, 10.0, 95.0)
+    assert auditing.line == "frame 50 of 100, 3 objects, 10.0 frames/s, 2 min left"
 
 
 def test_fraction_of_a_video_longer_than_it_said_stays_inside() -> None:

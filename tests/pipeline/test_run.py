@@ -190,7 +190,9 @@ def test_lost_object_returns_under_its_old_identity(flock: Any, scripted_models:
 
 def test_new_object_midway_is_tracked_from_its_first_frames(world: Any, block: Any, scripted_models: Models) -> None:
     scene = world([block("sheep", RED, 10, 10), block("sheep", BLUE, 60, 60, start=20)], 64)
-    result = pipeline.track(scene, "sheep", options(), backends=scripted_models(scene))
+    told: list[Progress] = []
+    result = pipeline.track(scene, "sheep", options(), backends=scripted_models(scene), on_progress=told.append)
+    assert [(p.stage, p.steps_done, p.steps_total) for p in told[64:]] == [("trace", 0, 1), ("repair", 0, 0)]
     late = [t for t in result.tracks if t.frame_indices[0] > 0]
     assert len(late) == 1
     assert 20 <= late[0].frame_indices[0] <= 24
