@@ -4,12 +4,13 @@ When a person says that two tracks are one object, the frames between them have 
 visible there all the time. Where both walks agree, it is; where only one of them has something to show, that must move
 and grow as an object does and lie on nobody else; where neither does, or the two disagree, the object stays absent.
 
-Knows nothing of why there is a gap. Decodes each gap twice, a few frames at a time, and holds its masks as RLE.
+Gaps that lie near each other in time are walked together, since most of a walk is spent on the frames and not on the
+objects. Knows nothing of why there is a gap. Decodes frames twice, a few at a time, and holds masks as RLE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,15 +19,17 @@ import numpy as np
 from fiftyone_plugin.geometry import area_px, box_overlap, decode_mask, encode_mask, mask_boxes, rle_iou
 from fiftyone_plugin.interfaces import FrameSource, PropagationSession, Propagator
 from fiftyone_plugin.pipeline.backwards import backwards
-from fiftyone_plugin.types import BoolArray, FloatArray, Frame, Rle, Seed, Source, Track
+from fiftyone_plugin.types import BoolArray, FloatArray, Frame, FrameMasks, Rle, Seed, Source, Track
 
-__all__ = ["REACH_FRAMES", "BridgeOptions", "Gap", "Witness", "bridge"]
+__all__ = ["REACH_FRAMES", "BridgeOptions", "Gap", "Witness", "bridge", "walked_together"]
 
 Witness: TypeAlias = Callable[[int, Frame, BoolArray, FloatArray], bool]
 """Whether a mask (H, W) with its box (4,) may show a track in a frame."""
 
 REACH_FRAMES = 12
 """Seeds lie no further from the gap; a track must be given so far to both sides."""
+_MAX_TOGETHER = 16
+"""Gaps of one walk: bounds the memory of a session, and the work that is lost when somebody stops it."""
 _SEEDS = 3
 """Clean masks that a walk begins with, where there are so many."""
 
@@ -83,28 +86,75 @@ def bridge(
 
     Args:
         source: The video.
-        propagator: Opens two sessions for every gap.
+        propagator: Opens two sessions for all gaps that are `walked_together`.
         tracks: All tracks with masks near the gaps, `REACH_FRAMES` to both sides; ids are unique.
-        gaps: Of these tracks.
+        gaps: Of these tracks; those that come first have the first say where two want the same pixels.
         options: When a mask is believed.
         witness: Is asked about every mask besides.
 
     Returns:
         Per gap that anything was found for, a track of the same id on the frames that get a mask; it takes no pixel
-        that another track has there. Identity confidence is the lower one of both ends.
+        that another track, or an earlier one of these, has there. Identity confidence is the lower one of both ends.
     """
     options = options or BridgeOptions()
     known = {t.track_id: t for t in tracks if t.masks is not None}
-    found = []
-    for gap in gaps:
-        track = known.get(gap.track_id)
-        if track is None:
-            continue
-        others = _masks_by_frame([t for t in known.values() if t is not track], gap)
-        piece = _Bridge(track, gap, list(known.values()), others, options, witness).build(source, propagator)
-        if piece is not None:
-            found.append(piece)
+    everybody = list(known.values())
+    found: list[Track] = []
+    for together in walked_together([g for g in gaps if g.track_id in known]):
+        bridges = [_Bridge(known[g.track_id], g, everybody, options, witness) for g in together]
+        bridges = [b for b in bridges if b.has_both_ends]
+        _walk_all(source, propagator, bridges)
+        for b in bridges:
+            others = [t for t in (*everybody, *found) if t.track_id != b.gap.track_id]
+            piece = b.build(_masks_by_frame(others, b.gap))
+            if piece is not None:
+                found.append(piece)
     return tuple(found)
+
+
+def walked_together(gaps: Sequence[Gap]) -> list[list[Gap]]:
+    """Gaps whose surroundings overlap in time, in the order given; no group has two gaps of one track."""
+    groups: list[list[Gap]] = []
+    for gap in sorted(gaps, key=lambda g: (g.start, g.stop, g.track_id)):
+        group = groups[-1] if groups else []
+        is_near = any(gap.start - REACH_FRAMES < g.stop + REACH_FRAMES for g in group)
+        if is_near and len(group) < _MAX_TOGETHER and all(g.track_id != gap.track_id for g in group):
+            group.append(gap)
+        else:
+            groups.append([gap])
+    order = {gap: place for place, gap in enumerate(gaps)}
+    return [sorted(group, key=lambda g: order[g]) for group in groups]
+
+
+def _walk_all(source: FrameSource, propagator: Propagator, bridges: Sequence[_Bridge]) -> None:
+    """Carry every object into its gap, from before it and from after it."""
+    if bridges:
+        first, last = min(min(b.ahead) for b in bridges), max(max(b.back) for b in bridges)
+        stop, start = max(b.gap.stop for b in bridges), min(b.gap.start for b in bridges)
+        _walk(source.frames(first, stop), propagator, {b: b.ahead for b in bridges}, is_backward=False)
+        _walk(backwards(source, start, last + 1), propagator, {b: b.back for b in bridges}, is_backward=True)
+
+
+def _walk(
+    frames: Iterable[Frame],
+    propagator: Propagator,
+    seeds: Mapping[_Bridge, Mapping[int, BoolArray]],
+    *,
+    is_backward: bool,
+) -> None:
+    session: PropagationSession | None = None
+    for frame in frames:
+        session = session or propagator.open(height_px=frame.height_px, width_px=frame.width_px)
+        seen = session.advance(frame)
+        rows = {track_id: row for row, track_id in enumerate(seen.track_ids.tolist())}
+        for b in seeds:
+            if frame.index not in seeds[b] and b.gap.track_id in rows:
+                b.take(frame, seen, rows[b.gap.track_id], is_backward=is_backward)
+        over = [b.gap.track_id for b in seeds if frame.index == (b.gap.start if is_backward else b.gap.stop - 1)]
+        session.drop([track_id for track_id in over if track_id in rows])
+        begun = [Seed(b.gap.track_id, mask=masks[frame.index]) for b, masks in seeds.items() if frame.index in masks]
+        if begun:
+            session.seed(begun)
 
 
 def _masks_by_frame(tracks: Sequence[Track], gap: Gap) -> dict[int, list[Rle]]:
@@ -121,35 +171,49 @@ class _Bridge:
     """One gap."""
 
     def __init__(
-        self,
-        track: Track,
-        gap: Gap,
-        tracks: Sequence[Track],
-        others: Mapping[int, Sequence[Rle]],
-        options: BridgeOptions,
-        witness: Witness | None,
+        self, track: Track, gap: Gap, tracks: Sequence[Track], options: BridgeOptions, witness: Witness | None
     ) -> None:
-        self._track, self._gap, self._options, self._witness = track, gap, options, witness
-        self._others = others
+        self.gap = gap
+        self._track, self._options, self._witness = track, options, witness
+        self._others: Mapping[int, Sequence[Rle]] = {}
+        self._forward: dict[int, _Carried] = {}
+        self._backward: dict[int, _Carried] = {}
         frames = track.frame_indices
         low, high = gap.start - REACH_FRAMES, gap.stop + REACH_FRAMES
         self._before = np.flatnonzero((frames >= low) & (frames < gap.start))
         self._after = np.flatnonzero((frames >= gap.stop) & (frames < high))
         self._is_clean = {int(r): self._judge_seed(int(r), tracks) for r in (*self._before, *self._after)}
+        self.ahead = self._seeds(self._before[::-1])
+        self.back = self._seeds(self._after)
 
-    def build(self, source: FrameSource, propagator: Propagator) -> Track | None:
-        """The masks of the gap; None where there are none."""
-        if not len(self._before) or not len(self._after):
-            return None
-        ahead = self._seeds(self._before[::-1])
-        back = self._seeds(self._after)
-        start, stop = self._gap.start, self._gap.stop
-        forward = self._walk(source.frames(min(ahead), stop), propagator, ahead)
-        backward = self._walk(backwards(source, start, max(back) + 1), propagator, back)
+    @property
+    def has_both_ends(self) -> bool:
+        """Whether it lies inside the track: there is something to propagate from before it and after it."""
+        return bool(self.ahead and self.back)
+
+    def take(self, frame: Frame, seen: FrameMasks, row: int, *, is_backward: bool) -> None:
+        """Remember what a walk shows, where it shows something; frames where the object is absent are missing."""
+        mask, score = seen.masks[row], float(seen.mask_scores[row])
+        if not self.gap.start <= frame.index < self.gap.stop or not mask.any():
+            return
+        if seen.object_scores[row] > 0 and score >= self._options.min_mask_score:
+            box = mask_boxes(mask[None])[0]
+            if self._witness is None or self._witness(self.gap.track_id, frame, mask, box):
+                walk = self._backward if is_backward else self._forward
+                walk[frame.index] = _Carried(encode_mask(mask), box, float(seen.object_scores[row]), score)
+
+    def build(self, others: Mapping[int, Sequence[Rle]]) -> Track | None:
+        """The masks of the gap, once it was walked from both sides; None where there are none.
+
+        Args:
+            others: Masks of other tracks, by frame.
+        """
+        self._others = others
+        forward, backward = self._forward, self._backward
         trusted = (self._trusted(forward, is_backward=False), self._trusted(backward, is_backward=True))
         shown = [
             (frame, carried)
-            for frame in range(start, stop)
+            for frame in range(self.gap.start, self.gap.stop)
             if (carried := self._choose(frame, forward.get(frame), backward.get(frame), trusted)) is not None
         ]
         return self._piece(shown) if shown else None
@@ -167,32 +231,10 @@ class _Bridge:
     def _seeds(self, rows: Sequence[int] | np.ndarray) -> dict[int, BoolArray]:
         """Masks by frame to begin with; `rows` begin at the gap. Where none is clean, the one at the gap has to do."""
         assert self._track.masks is not None
-        clean = [int(r) for r in rows if self._is_clean[int(r)]] or [int(rows[0])]
+        clean = [int(r) for r in rows if self._is_clean[int(r)]] or [int(r) for r in rows[:1]]
         picks = np.unique(np.linspace(0, len(clean) - 1, min(len(clean), _SEEDS)).round().astype(int))
         chosen = [clean[k] for k in picks.tolist()]
         return {int(self._track.frame_indices[r]): decode_mask(self._track.masks[r]) for r in chosen}
-
-    def _walk(
-        self, frames: Iterator[Frame], propagator: Propagator, seeds: Mapping[int, BoolArray]
-    ) -> dict[int, _Carried]:
-        """What is seen in the gap on the way from the seeds; frames where the object is absent are missing."""
-        session: PropagationSession | None = None
-        found = {}
-        for frame in frames:
-            session = session or propagator.open(height_px=frame.height_px, width_px=frame.width_px)
-            seen = session.advance(frame)
-            if frame.index in seeds:
-                session.seed([Seed(self._track.track_id, mask=seeds[frame.index])])
-                continue
-            if not self._gap.start <= frame.index < self._gap.stop or not len(seen) or not seen.masks[0].any():
-                continue
-            if seen.object_scores[0] > 0 and seen.mask_scores[0] >= self._options.min_mask_score:
-                box = mask_boxes(seen.masks[:1])[0]
-                if self._witness is not None and not self._witness(self._track.track_id, frame, seen.masks[0], box):
-                    continue
-                scores = float(seen.object_scores[0]), float(seen.mask_scores[0])
-                found[frame.index] = _Carried(encode_mask(seen.masks[0]), box, *scores)
-        return found
 
     def _trusted(self, walk: Mapping[int, _Carried], *, is_backward: bool) -> set[int]:
         """Frames on which a walk by itself is convincing: on nobody else, and of the size and on the way of the object.

@@ -18,7 +18,7 @@ from fiftyone_plugin.identity import apply_repairs
 from fiftyone_plugin.identity.appearance import Calibration, Views, pool
 from fiftyone_plugin.identity.repair import trace
 from fiftyone_plugin.interfaces import Embedder, FrameSource, Propagator
-from fiftyone_plugin.pipeline.bridge import Gap, bridge
+from fiftyone_plugin.pipeline.bridge import Gap, bridge, walked_together
 from fiftyone_plugin.pipeline.settle import Settled
 from fiftyone_plugin.types import BoolArray, FloatArray, Frame, Gallery, Repair, RepairKind, Source, Track
 
@@ -42,12 +42,12 @@ def mend(
 
     Args:
         source: The video.
-        propagator: Opens two sessions for every gap.
+        propagator: Opens two sessions for all gaps that lie near each other.
         embedder: That of the galleries.
         settled: Who is who; returned as it is where nothing is found.
         galleries: Views of the propagated tracks.
-        on_step: Called before every gap, with how many are done and how many there are.
-        should_stop: Asked before every gap.
+        on_step: Called before all gaps that lie near each other, with how many are done and how many there are.
+        should_stop: Asked there, too.
 
     Returns:
         Who is who with the gaps filled, and whether it was stopped before all of them were looked into.
@@ -58,18 +58,20 @@ def mend(
     next_id = max((t.track_id for t in (*settled.tracks, *settled.carried)), default=0) + 1
     patches: list[Track] = []
     repairs: list[Repair] = []
-    is_cut_short = False
-    for done, gap in enumerate(gaps):
+    is_cut_short, done = False, 0
+    for group in walked_together(gaps):
         if should_stop is not None and should_stop():
             is_cut_short = True
             break
         if on_step is not None:
             on_step(done, len(gaps))
-        # One after the other, so that no two of them show the same pixels.
-        for piece in bridge(source, propagator, (*settled.tracks, *patches), [gap], witness=looks.bear_out):
+        done += len(group)
+        known = (*settled.tracks, *patches)
+        anchors = {g.track_id: g.start - 1 for g in group}
+        for piece in bridge(source, propagator, known, group, witness=looks.bear_out):
             patch = replace(piece, track_id=next_id, sources=(Source.RESEEDED,) * len(piece))
-            anchor = gap.start - 1
-            repairs.append(_put_in_place(patch, (origins[gap.track_id][anchor], anchor), gap.track_id))
+            anchor = anchors[piece.track_id]
+            repairs.append(_put_in_place(patch, (origins[piece.track_id][anchor], anchor), piece.track_id))
             patches.append(patch)
             next_id += 1
     if not patches:

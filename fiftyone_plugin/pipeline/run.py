@@ -70,8 +70,8 @@ def track(
         prompt: Classes, separated by periods, commas or new lines.
         options: Everything else.
         on_progress: Called after every frame, and before every step of what follows.
-        should_stop: Asked before every frame, and before every gap that is filled; when it says yes, the result covers
-            what was done up to there. A run that was stopped early fills no gaps.
+        should_stop: Asked before every frame, and while gaps are filled; when it says yes, the result covers what was
+            done up to there. A run that was stopped early fills no gaps.
         backends: Models that are already loaded; by default those that `options` name.
         checkpointing: Where the state is kept while it works, and whether to go on from what is there; the result is
             that of an uninterrupted run. What is kept there is left there.

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fiftyone_plugin.geometry import decode_mask, encode_mask, mask_boxes
-from fiftyone_plugin.pipeline.bridge import Gap, bridge
+from fiftyone_plugin.pipeline.bridge import REACH_FRAMES, Gap, bridge, walked_together
 from fiftyone_plugin.synthetic.fakes import Loss, ScriptedPropagator, Takeover
 from fiftyone_plugin.types import FrameMasks, Source, Track
 
@@ -171,3 +171,56 @@ def test_pixels_of_others_are_never_taken(
         for frame, mask in masks_of(piece).items():
             assert mask.any()
             assert not (mask & theirs[frame]).any()
+
+
+class Counting(ScriptedPropagator):
+    """Counts sessions and frames."""
+
+    sessions, frames = 0, 0
+
+    def open(self, **size: Any) -> Any:
+        session = super().open(**size)
+        advance = session.advance
+        self.sessions += 1
+
+        def count(frame: Any) -> FrameMasks:
+            self.frames += 1
+            return advance(frame)
+
+        session.advance = count  # type: ignore[method-assign]
+        return session
+
+
+def test_gaps_near_each_other_are_walked_together_and_filled_as_if_alone(world: Any, block: Any, without: Any) -> None:
+    scene = world([block("sheep", RED, 5, 10, 1.0), block("sheep", BLUE, 60, 40, -1.0)], 50)
+    first, second = scene.truth()
+    tracks = [without(first, 20, 28), without(second, 24, 31)]
+    gaps = [Gap(1, 20, 28), Gap(2, 24, 31)]
+    alone = [piece for gap in gaps for piece in bridge(scene, ScriptedPropagator([first, second]), tracks, [gap])]
+    counting = Counting([first, second])
+    together = bridge(scene, counting, tracks, gaps)
+    assert [(p.track_id, p.frame_indices.tolist(), p.masks) for p in together] == [
+        (p.track_id, p.frame_indices.tolist(), p.masks) for p in alone
+    ]
+    assert [p.track_id for p in together] == [1, 2]
+    assert counting.sessions == 2
+    assert counting.frames <= 2 * (31 - 20 + REACH_FRAMES)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.integers(0, 200), st.integers(1, 40)).map(
+            lambda g: Gap(g[0], g[1], g[1] + g[2])
+        ),
+        max_size=40,
+        unique=True,
+    )
+)
+def test_groups_hold_every_gap_once_and_no_track_twice(gaps: list[Gap]) -> None:
+    groups = walked_together(gaps)
+    assert sorted((g for group in groups for g in group), key=repr) == sorted(gaps, key=repr)
+    for group in groups:
+        assert len({g.track_id for g in group}) == len(group)
+        assert group == [g for g in gaps if g in group]
+        span = max(g.stop for g in group) - min(g.start for g in group)
+        assert span <= sum(g.stop - g.start + 2 * REACH_FRAMES for g in group)
