@@ -103,12 +103,18 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
     "embedders": {
         "colour": BackendEntry(
             "fiftyone_plugin.embedders.colour:make",
-            ("absolute", "relative"),
+            ("absolute", "relative", "adapted"),
             (),
-            "Colour histogram of the masked crop; needs no weights",
+            "Colour histogram of the masked crop, as it is or without its light; needs no weights",
         ),
         "reid": BackendEntry(
             "fiftyone_plugin.embedders.reid:make", ("bundled",), ("torch",), "Tiny re-identification network"
+        ),
+        "reid-adapted": BackendEntry(
+            "fiftyone_plugin.embedders.reid:make_adapted",
+            ("bundled",),
+            ("torch",),
+            "The same network, on crops without the light of their surroundings",
         ),
         "dinov2": BackendEntry(
             "fiftyone_plugin.embedders.dinov2:make",

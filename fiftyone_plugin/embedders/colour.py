@@ -31,12 +31,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fiftyone_plugin.embedders.adapted import AdaptedEmbedder
 from fiftyone_plugin.errors import BackendError
+from fiftyone_plugin.interfaces import Embedder
 from fiftyone_plugin.types import Crop, FloatArray
 
 __all__ = ["VARIANTS", "ColourHistogram", "make"]
 
-VARIANTS = ("absolute", "relative")
+VARIANTS = ("absolute", "relative", "adapted")
 
 _WHOLE_BINS = (16, 6, 8)
 """Hue, saturation, value."""
@@ -52,7 +54,7 @@ _MAX_PIXELS = 16_384
 
 
 class ColourHistogram:
-    """The embedder backend; made by `make`."""
+    """Two of the backend's variants; made by `make`."""
 
     def __init__(self, *, is_relative: bool = False) -> None:
         self.name = "colour:relative" if is_relative else "colour"
@@ -122,12 +124,14 @@ def _soft_histogram(values: NDArray[np.floating], bins: tuple[int, ...], *, circ
     return histogram
 
 
-def make(variant: str | None, device: str) -> ColourHistogram:
-    """Make the backend: ``absolute`` (also None) or ``relative``; the device does not matter.
+def make(variant: str | None, device: str) -> Embedder:
+    """Make the backend: ``absolute`` (also None), ``relative`` or ``adapted``; the device does not matter.
 
     Raises:
         BackendError: No such variant.
     """
     if variant not in (None, *VARIANTS):
         raise BackendError(f"colour:{variant}: must be one of {', '.join(VARIANTS)}")
+    if variant == "adapted":
+        return AdaptedEmbedder(ColourHistogram(), name="colour:adapted")
     return ColourHistogram(is_relative=variant == "relative")

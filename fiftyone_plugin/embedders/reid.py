@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fiftyone_plugin.embedders.adapted import AdaptedEmbedder
 from fiftyone_plugin.embedders.reid_network import DIMENSION, MEAN_RGB, SIDE_PX, STD_RGB, WINDOW_SCALE, ReidNetwork
 from fiftyone_plugin.geometry import mask_boxes
 from fiftyone_plugin.types import Crop, FloatArray
 from fiftyone_plugin.weights import first_existing, load_quietly, locate, resolve_device
 
-__all__ = ["ReidEmbedder", "make", "prepare_crop"]
+__all__ = ["ReidEmbedder", "make", "make_adapted", "prepare_crop"]
 
 _BATCH = 64
 _MIN_WINDOW_PX = 4.0
@@ -69,6 +70,12 @@ class ReidEmbedder:
             both = self._network(batch) + self._network(batch.flip(-1))
             embeddings[start : start + _BATCH] = F.normalize(both, dim=-1).cpu().numpy()
         return embeddings
+
+
+def make_adapted(variant: str | None, device: str) -> AdaptedEmbedder:
+    """Make ``reid-adapted``: the same network on crops without the light of their surroundings; see `make`."""
+    inner = make(variant, device)
+    return AdaptedEmbedder(inner, name=inner.name.replace("reid", "reid-adapted", 1))
 
 
 def make(variant: str | None, device: str) -> ReidEmbedder:

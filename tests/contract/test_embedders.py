@@ -34,7 +34,9 @@ def _dinov2_of_random_weights(directory: Path) -> Embedder:
 BACKENDS: dict[str, Callable[[Path], Embedder]] = {
     "colour": lambda _: make_embedder("colour", device="cpu"),
     "colour-relative": lambda _: make_embedder("colour:relative", device="cpu"),
+    "colour-adapted": lambda _: make_embedder("colour:adapted", device="cpu"),
     "reid-bundled": lambda _: make_embedder("reid", device="cpu"),
+    "reid-adapted": lambda _: make_embedder("reid-adapted", device="cpu"),
     "dinov2-random": _dinov2_of_random_weights,
     "sam2-features": lambda _: make_embedder("sam2-features", device="cpu"),
     "scripted": lambda _: ScriptedEmbedder(),

@@ -68,7 +68,7 @@ def test_embed_under_coloured_light(is_relative: bool, low: float, high: float) 
 
 
 def test_make_with_an_unknown_variant_lists_what_there_is() -> None:
-    with pytest.raises(BackendError, match="colour:rgb: must be one of absolute, relative"):
+    with pytest.raises(BackendError, match="colour:rgb: must be one of absolute, relative, adapted"):
         make("rgb", "cpu")
 
 
