@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag, eigh
 
 from fiftyone_plugin.errors import EmbeddingMismatchError
+from fiftyone_plugin.identity.light import heard_parts
 from fiftyone_plugin.types import FloatArray, Gallery, IntArray, Track
 
 __all__ = ["MAX_LOG_ODDS", "Calibration", "Pooled", "Views", "calibrate", "pool", "temper", "views_between"]
@@ -315,16 +316,24 @@ def calibrate(
         return _fit([], [], [])
     sizes = known[0].part_sizes or (len(means[0]),)
     edges = [0, *np.cumsum(sizes).tolist()]
+    heard = heard_parts(known[0].embedder_name, sizes, cells)
     parts = [
-        _fit(*([row[low:high] for row in rows] for rows in (means, within, different))) for low, high in pairwise(edges)
+        _fit(*([row[low:high] for row in rows] for rows in (means, within, different)))
+        if is_heard
+        else _silent(high - low)
+        for (low, high), is_heard in zip(pairwise(edges), heard, strict=True)
     ]
     return Calibration(
         np.concatenate([p.centre for p in parts]),
         block_diag(*(p.directions for p in parts)),
         np.concatenate([p.between for p in parts]),
         usual_weight=float(np.median(np.concatenate([g.weights[g.weights > 0] for g in known]))),
-        parts=len(parts),
+        parts=sum(heard),
     )
+
+
+def _silent(size: int) -> Calibration:
+    return Calibration(np.zeros(size), np.zeros((size, 0)), np.zeros(0))
 
 
 def _some(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -340,8 +349,7 @@ def _fit(
     different: Sequence[NDArray[np.float64]],
 ) -> Calibration:
     """Diagonalise both covariances together."""
-    size = len(means[0]) if means else 1
-    silent = Calibration(np.zeros(size), np.zeros((size, 0)), np.zeros(0))
+    silent = _silent(len(means[0]) if means else 1)
     if len(different) < 2 or len(within) < 2:
         # Nobody to compare with: appearance cannot be judged, and says nothing.
         return silent
