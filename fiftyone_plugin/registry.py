@@ -105,7 +105,7 @@ BUILT_IN: Mapping[str, Mapping[str, BackendEntry]] = {
             "fiftyone_plugin.embedders.colour:make",
             ("absolute", "relative", "adapted"),
             (),
-            "Colour histogram of the masked crop, as it is or without its light; needs no weights",
+            "Colour histogram of the masked crop: as it is, relative to its mean, or without the light around it",
         ),
         "reid": BackendEntry(
             "fiftyone_plugin.embedders.reid:make", ("bundled",), ("torch",), "Tiny re-identification network"
