@@ -160,7 +160,7 @@ def test_killed_while_identities_are_settled_does_not_walk_again(
     whole = pipeline.track(
         busy, "sheep", OFTEN, on_progress=lambda p: stages.append(p.stage), backends=models(), checkpointing=where
     )
-    assert set(stages) == {"repair"}
+    assert set(stages) == {"trace", "repair"}
     assert same(whole, run(busy, models(), None))
 
 
