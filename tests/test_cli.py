@@ -26,7 +26,7 @@ import pytest
 from fiftyone_plugin import __version__, api, cli, exporters, jobs, pipeline
 from fiftyone_plugin.config import PRESETS, SPEED_PRESETS, PropagationOptions
 from fiftyone_plugin.geometry import encode_mask
-from fiftyone_plugin.pipeline import Backends
+from fiftyone_plugin.pipeline import Backends, Progress
 from fiftyone_plugin.synthetic.fakes import ScriptedDetector, ScriptedEmbedder, ScriptedPropagator
 from fiftyone_plugin.types import Source, Track
 from fiftyone_plugin.video import open_source
@@ -551,6 +551,16 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(cli._Bar, "__call__", press)
 
     return arm
+
+
+def test_bar_on_a_terminal_names_the_stage_and_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
+    shown: list[str] = []
+    with cli._Bar() as bar:
+        monkeypatch.setattr(bar._bar, "set_description", shown.append)
+        for stage, step in (("track", 0), ("fill", 0), ("fill", 0), ("fill", 1)):
+            bar(Progress(9, 10, 10, 3, stage, 1.0, step, 2 if stage == "fill" else 0))
+    assert shown == ["track", "fill 1/2", "fill 2/2"]
 
 
 @pytest.mark.usefixtures("models")

@@ -23,8 +23,9 @@ _UNSEEN, _UNDECIDED, _TOLD, _ALIKE = 0.967, 1.0, 0.35, 2.4
 margin tells, less than one because masks err in ways that views do not show; and by how much less is right where all
 look alike (`lookalikes.alikeness`), since the looks that a margin rests on then were nobody's own. For masks that we
 propagated. Fitted (maximum likelihood) to 1,646 encounters of 93 drawn clips (seeds 313 to 321, every condition of the
-benchmark counting the same) to which nothing else was: on those that other constants were chosen with, more is right
-than elsewhere. Calibration error 0.025 where nine tenths of the clips were fitted and the rest asked."""
+benchmark counting the same) to which no other constant was: on those that others were chosen with, more is right than
+elsewhere. (That alikeness counts was decided on seeds 301 to 318.) Calibration error 0.025 where nine tenths of the
+clips were fitted and the rest asked."""
 _UNDERSTATED = 0.7
 """Log-odds (nats) by which margins understate decisions about tracks of others: fitted on injected failures and on true
 tracks (seeds 11 to 13 of the benchmark, which reports others)."""
@@ -84,7 +85,7 @@ def with_joint_confidence(
         tracklets: All, by index.
         links: The solution they follow from.
         reach_frames: A tracklet that begins so near to an encounter begins in it.
-        alikeness: How alike those look that are known to be different, in [0, 1].
+        alikeness: How alike those look that are known to be different, in [0, 1]; counts in masks of our own.
     """
     predecessor = links.predecessor()
     by_track: dict[int, list[Tracklet]] = {}

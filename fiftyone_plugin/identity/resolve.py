@@ -154,9 +154,8 @@ def resolve(
     strays = leave_out_strays(tracks, nodes, tracklets, links, unfounded, vouched_for)
     found = propose(tracklets, links, abstained, contacts, absences, unfounded, strays, min_margin=options.min_margin)
     doubt(links, {j: margin for (_, j), (_, margin) in abstained.items()})
-    decisions = with_joint_confidence(
-        found.decisions, tracklets, links, reach_frames=REACH_FRAMES, alikeness=alikeness(tracklets, calibration)
-    )
+    alike = alikeness(tracklets, calibration) if supports else 0.0  # of tracks of others nothing was fitted to it
+    decisions = with_joint_confidence(found.decisions, tracklets, links, reach_frames=REACH_FRAMES, alikeness=alike)
     return Resolution(found.encounters, decisions, found.repairs, frame_confidences(tracklets, links), calibration)
 
 

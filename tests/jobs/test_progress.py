@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fiftyone_plugin import pipeline
 from fiftyone_plugin.jobs import JobProgress, Pace, duration
+from fiftyone_plugin.jobs.each_video import Reporter
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,19 @@ def test_line_names_only_what_is_known() -> None:
     assert filling.line == "video 2 of 2 (flock.mp4), filling gaps in tracks, 3 of 7"
     auditing = JobProgress(1, 1, "flock.mp4", 49, 50, 100, 3, "audit", 5.0, 10.0, 95.0)
     assert auditing.line == "frame 50 of 100, 3 objects, 10.0 frames/s, 2 min left"
+
+
+def test_steps_of_the_work_are_told_to_the_record_and_to_whoever_called() -> None:
+    class Record:
+        def __init__(self) -> None:
+            self.told: list[JobProgress] = []
+            self.report = self.told.append
+
+    record, called = Record(), Record()
+    report = Reporter(record, called.report, videos_total=1).of_video(1, "flock.mp4", videos_after=0)  # type: ignore[arg-type]
+    report(pipeline.Progress(99, 100, 100, 3, "trace", 10.0, 4, 9))
+    assert record.told == called.told
+    assert record.told[0].line == "tracing objects back to where they came from, 5 of 9"
 
 
 def test_fraction_of_a_video_longer_than_it_said_stays_inside() -> None:

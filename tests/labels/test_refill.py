@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fiftyone_plugin.benchmarks.identity_injection import take
 from fiftyone_plugin.config import TrackingOptions
 from fiftyone_plugin.errors import EditError, ModelUnavailableError, OptionError
 from fiftyone_plugin.geometry import encode_mask, rle_iou
@@ -391,18 +392,7 @@ SETTINGS = {"prompt": "sheep. dog.", **TrackingOptions().as_dict()}
 
 
 def rows_of(track: Track, keep: np.ndarray, track_id: int) -> Track:
-    rows = np.flatnonzero(keep)
-    return replace(
-        track,
-        track_id=track_id,
-        frame_indices=track.frame_indices[rows],
-        boxes_xyxy=track.boxes_xyxy[rows],
-        masks=tuple(track.masks[k] for k in rows),
-        scores=track.scores[rows],
-        mask_scores=track.mask_scores[rows],
-        identity_confidence=track.identity_confidence[rows],
-        sources=tuple(track.sources[k] for k in rows),
-    )
+    return take(track_id, [(track, np.flatnonzero(keep))])
 
 
 @pytest.fixture

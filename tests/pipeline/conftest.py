@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fiftyone_plugin.benchmarks.identity_injection import take
 from fiftyone_plugin.geometry import encode_mask
 from fiftyone_plugin.pipeline import Backends
 from fiftyone_plugin.synthetic.fakes import Failure, ScriptedDetector, ScriptedEmbedder, ScriptedPropagator
@@ -92,17 +93,7 @@ def true_track(number: int, phrase: str, found: Sequence[tuple[int, np.ndarray]]
 def rows_without(track: Track, start: int, stop: int) -> Track:
     """A track without its frames ``[start, stop)``."""
     keep = np.flatnonzero((track.frame_indices < start) | (track.frame_indices >= stop))
-    assert track.masks is not None
-    return replace(
-        track,
-        frame_indices=track.frame_indices[keep],
-        boxes_xyxy=track.boxes_xyxy[keep],
-        masks=tuple(track.masks[k] for k in keep),
-        scores=track.scores[keep],
-        mask_scores=track.mask_scores[keep],
-        identity_confidence=track.identity_confidence[keep],
-        sources=tuple(track.sources[k] for k in keep),
-    )
+    return take(track.track_id, [(track, keep)])
 
 
 @pytest.fixture(scope="session")

@@ -175,6 +175,27 @@ def test_run_that_is_stopped_while_gaps_are_filled_says_so_and_goes_on_later(cli
     assert len(masks(stopped.tracks)) < len(masks(whole.tracks))
 
 
+def test_run_that_is_stopped_early_fills_no_gaps(clip: Any) -> None:
+    """Whoever stops a run waits for it."""
+    options = replace(TrackingOptions(), identity=IdentityOptions(mend_masks=True))
+    models = pipeline.Backends.load(options)
+
+    def stages(options: TrackingOptions, *, stop_at: int | None = None) -> set[str]:
+        seen: list[pipeline.Progress] = []
+        pipeline.track(
+            clip.source,
+            "sheep. dog.",
+            options,
+            backends=models,
+            on_progress=seen.append,
+            should_stop=lambda: len(seen) == stop_at,
+        )
+        return {p.stage for p in seen}
+
+    assert "fill" in stages(replace(options, stop=44))
+    assert "fill" not in stages(options, stop_at=44)
+
+
 def test_bundled_models_fill_gaps_and_change_nothing_else(clip: Any) -> None:
     options = TrackingOptions()
     models = pipeline.Backends.load(options)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fiftyone_plugin.benchmarks.identity_injection import take
 from fiftyone_plugin.geometry import decode_mask, rle_iou
 from fiftyone_plugin.pipeline.rechoose import Rechosen, Window, rechoose
 from fiftyone_plugin.synthetic.fakes import ScriptedEmbedder, ScriptedPropagator
@@ -45,17 +46,7 @@ def exchanged(tracks: tuple[Track, ...], start: int, stop: int) -> tuple[Track, 
 
 def only(track: Track, keep: np.ndarray) -> Track:
     """A track on some of its frames."""
-    rows = np.flatnonzero(keep)
-    return replace(
-        track,
-        frame_indices=track.frame_indices[rows],
-        boxes_xyxy=track.boxes_xyxy[rows],
-        masks=tuple((track.masks or ())[k] for k in rows),
-        scores=track.scores[rows],
-        mask_scores=track.mask_scores[rows],
-        identity_confidence=track.identity_confidence[rows],
-        sources=tuple(track.sources[k] for k in rows),
-    )
+    return take(track.track_id, [(track, np.flatnonzero(keep))])
 
 
 def beside(track: Track) -> Track:

@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fiftyone_plugin import metrics, pipeline
+from fiftyone_plugin.benchmarks.identity_injection import take
 from fiftyone_plugin.config import (
     AssociationOptions,
     DetectionOptions,
@@ -204,18 +205,7 @@ def one_look_only(scene: Any, number: int, frames: set[int]) -> tuple[Track, ...
     kept = []
     for t in scene.truth():
         rows = [r for r, f in enumerate(t.frame_indices.tolist()) if t.track_id != number or f in frames]
-        kept.append(
-            replace(
-                t,
-                frame_indices=t.frame_indices[rows],
-                boxes_xyxy=t.boxes_xyxy[rows],
-                masks=tuple(t.masks[r] for r in rows),
-                scores=t.scores[rows],
-                mask_scores=t.mask_scores[rows],
-                identity_confidence=t.identity_confidence[rows],
-                sources=tuple(t.sources[r] for r in rows),
-            )
-        )
+        kept.append(take(t.track_id, [(t, np.array(rows))]))
     return tuple(kept)
 
 
