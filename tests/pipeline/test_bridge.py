@@ -174,9 +174,9 @@ def test_pixels_of_others_are_never_taken(
 
 
 class Counting(ScriptedPropagator):
-    """Counts sessions and frames."""
+    """Counts sessions, frames, and masks that were carried."""
 
-    sessions, frames = 0, 0
+    sessions, frames, masks = 0, 0, 0
 
     def open(self, **size: Any) -> Any:
         session = super().open(**size)
@@ -184,8 +184,10 @@ class Counting(ScriptedPropagator):
         self.sessions += 1
 
         def count(frame: Any) -> FrameMasks:
+            seen = advance(frame)
             self.frames += 1
-            return advance(frame)
+            self.masks += len(seen)
+            return seen
 
         session.advance = count  # type: ignore[method-assign]
         return session
@@ -196,14 +198,16 @@ def test_gaps_near_each_other_are_walked_together_and_filled_as_if_alone(world: 
     first, second = scene.truth()
     tracks = [without(first, 20, 28), without(second, 24, 31)]
     gaps = [Gap(1, 20, 28), Gap(2, 24, 31)]
-    alone = [piece for gap in gaps for piece in bridge(scene, ScriptedPropagator([first, second]), tracks, [gap])]
+    one_by_one = Counting([first, second])
+    alone = [piece for gap in gaps for piece in bridge(scene, one_by_one, tracks, [gap])]
     counting = Counting([first, second])
     together = bridge(scene, counting, tracks, gaps)
     assert [(p.track_id, p.frame_indices.tolist(), p.masks) for p in together] == [
         (p.track_id, p.frame_indices.tolist(), p.masks) for p in alone
     ]
     assert [p.track_id for p in together] == [1, 2]
-    assert counting.sessions == 2
+    assert (one_by_one.sessions, counting.sessions) == (4, 2)
+    assert counting.masks == one_by_one.masks  # nobody is carried beyond the gap
     assert counting.frames <= 2 * (31 - 20 + REACH_FRAMES)
 
 
